@@ -1,0 +1,116 @@
+//! Settings: checked configuration. Raw options are checked once, at the border (`IoBuilder`, the program's
+//! configuration), and become this. After that, everybody trusts it.
+
+use std::time::Duration;
+
+/// Everything a server can be told, with the reference's defaults where it has such an option.
+///
+/// Each field says what it means, its default, and what it costs. The protocol's own limits that are not settable
+/// live beside the code that applies them.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// URL prefix of the Engine.IO endpoint, without the trailing slash. Default `/socket.io`.
+    pub path: String,
+    /// Whether only `/socket.io/…` is taken (`true`, default), or `/socket.io` too.
+    pub add_trailing_slash: bool,
+    /// Transports that a client may open. Default: both.
+    pub transports: Transports,
+    /// Whether a polling handshake offers the upgrade to WebSocket. Default: `true`.
+    pub allow_upgrades: bool,
+    /// Time between a pong and the next ping. Default 25 s: below the idle timeouts of common proxies (60 s).
+    pub ping_interval: Duration,
+    /// How long a pong may take. Default 20 s.
+    pub ping_timeout: Duration,
+    /// How long an upgrade to WebSocket may take. Default 10 s.
+    pub upgrade_timeout: Duration,
+    /// How long a session may stay without joining any namespace. Default 45 s.
+    pub connect_timeout: Duration,
+    /// Largest WebSocket message or POST body, in bytes; announced as `maxPayload`. Default 1,000,000.
+    pub payload_bytes_max: usize,
+    /// A session whose backlog grows beyond this many bytes is closed as a slow client. Default 4 MiB: a second of a
+    /// heavy feed; larger values let more memory wait for those who may never read it.
+    pub outbox_bytes_max: usize,
+    /// Namespaces that one session may join. Default 100; each costs a socket.
+    pub namespaces_per_session_max: usize,
+    /// Rooms that one socket may join. Default 10,000.
+    pub rooms_per_socket_max: usize,
+    /// Name of the cookie that the handshake poll sets to the sid. Default: none.
+    pub cookie: Option<String>,
+    /// Cross-origin access from browsers. Default: none, so no CORS headers at all.
+    pub cors: Option<Cors>,
+    /// How long an HTTP request head, and so a WebSocket handshake, may take to arrive. Default 10 s.
+    pub handshake_timeout: Duration,
+    /// How long an HTTP request's body may take to arrive. Default 10 s.
+    pub request_timeout: Duration,
+    /// TCP connections that the process holds at a time. Default 0: as many as descriptors allow.
+    pub connections_max: usize,
+    /// TCP connections from one address at a time. Default 0: no limit, because offices share an address.
+    pub connections_per_address_max: usize,
+    /// Connections that the kernel may hold until a worker accepts them. Default 4096; the kernel caps it at
+    /// `net.core.somaxconn`.
+    pub accept_queue: i32,
+    /// Workers, one pinned thread each. Default 0: one per core.
+    pub workers: usize,
+    /// Whether a worker is pinned to its core. Default `true`.
+    pub pin: bool,
+    /// How long a graceful close may take until what is left is cut off. Default 5 s.
+    pub shutdown_grace: Duration,
+    /// Whether Engine.IO carries Socket.IO. `false` gives a bare Engine.IO server. Default `true`.
+    pub(crate) socketio: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Settings {
+            path: "/socket.io".into(),
+            add_trailing_slash: true,
+            transports: Transports { polling: true, websocket: true },
+            allow_upgrades: true,
+            ping_interval: Duration::from_secs(25),
+            ping_timeout: Duration::from_secs(20),
+            upgrade_timeout: Duration::from_secs(10),
+            connect_timeout: Duration::from_secs(45),
+            payload_bytes_max: 1_000_000,
+            outbox_bytes_max: 4 << 20,
+            namespaces_per_session_max: 100,
+            rooms_per_socket_max: 10_000,
+            cookie: None,
+            cors: None,
+            handshake_timeout: Duration::from_secs(10),
+            request_timeout: Duration::from_secs(10),
+            connections_max: 0,
+            connections_per_address_max: 0,
+            accept_queue: 4096,
+            workers: 0,
+            pin: true,
+            shutdown_grace: Duration::from_secs(5),
+            socketio: true,
+        }
+    }
+}
+
+/// Which transports a client may open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Transports {
+    pub polling: bool,
+    pub websocket: bool,
+}
+
+/// Cross-origin access (Fetch standard, "CORS protocol"). Origins are compared as whole strings.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cors {
+    pub origins: Origins,
+    /// Whether browsers may send cookies along.
+    pub credentials: bool,
+    /// Methods named in the answer to a preflight.
+    pub methods: Vec<String>,
+}
+
+/// Who is allowed by [`Cors`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origins {
+    /// `*`.
+    Any,
+    /// These, such as `https://example.com`.
+    Listed(Vec<String>),
+}

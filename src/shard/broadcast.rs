@@ -1,0 +1,278 @@
+//! Broadcast: one packet to a target, and the verbs that act on all sockets of a target.
+//!
+//! The walk is a room's dense list and one step of [`Runs`](super::runs) a receiver; names are resolved once.
+//! `stamp` numbers the broadcasts: a socket that carries the current stamp has been dealt with, because it was reached
+//! through another room, or because it is excepted.
+
+use super::Shard;
+use super::arena::{Arena, Key};
+use super::mail::{Count, Event, Mail, Target};
+use super::rooms::Namespace;
+use super::runs::{EMPTY, Step};
+use super::session::{Session, State, Transport};
+use super::sockets::{Socket, SocketState, Unsent};
+use crate::proto::{Id, Prepared};
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+impl Shard {
+    /// One packet to a target, on every shard. With `token`, `Event::Counted` follows once from each shard.
+    pub fn broadcast(&mut self, target: &Arc<Target>, packet: &Arc<Prepared>, token: Option<u64>) {
+        let count = token.map(|token| Count { shard: self.number, token });
+        self.post_all(|| Mail::Broadcast { target: Arc::clone(target), packet: Arc::clone(packet), count });
+        let sockets = self.fan_out(target, packet);
+        if let Some(token) = token {
+            self.events.push_back(Event::Counted { token, sockets });
+        }
+    }
+
+    /// One packet to the target's sockets on this shard. Returns how many it was queued for.
+    pub fn fan_out(&mut self, target: &Target, packet: &Arc<Prepared>) -> usize {
+        let Some(&slot) = self.namespace_slots.get(&target.namespace) else { return 0 };
+        let namespace = self.namespaces[slot as usize].as_ref().expect("named, so in use");
+        self.counters.broadcasts += 1;
+        self.stamp += 1;
+        for room in &target.except {
+            let own = own_room(&self.sockets, self.number, slot, room);
+            namespace.members(room).iter().chain(&own).for_each(|&slot| {
+                self.sockets.at_mut(slot).expect("members are alive").stamp = self.stamp;
+            });
+        }
+        let mut walk = Walk {
+            stamp: self.stamp,
+            sockets: &mut self.sockets,
+            sessions: &mut self.sessions,
+            dirty: &mut self.dirty,
+            step: self.runs.step(packet),
+            volatile: target.volatile,
+            reached: 0,
+            dropped: 0,
+        };
+        match &target.rooms[..] {
+            [] => walk.deliver(&namespace.connected),
+            rooms => rooms.iter().for_each(|room| {
+                walk.deliver(own_room(walk.sockets, self.number, slot, room).as_slice());
+                walk.deliver(namespace.members(room));
+            }),
+        }
+        let (reached, dropped) = (walk.reached, walk.dropped);
+        self.counters.deliveries += reached as u64;
+        self.counters.queued += reached as u64;
+        self.counters.volatile_dropped += dropped;
+        reached
+    }
+
+    /// Mail from another shard. HTTP requests are not for here: their packets are events (see `drive`).
+    pub(super) fn on_mail(&mut self, mail: Mail) {
+        match mail {
+            Mail::Request { .. } => unreachable!("drive::deliver takes requests"),
+            Mail::Abandoned { sid, exchange } => self.on_abandoned(sid, exchange),
+            Mail::Answer { exchange, reply } => self.answers.push((exchange, reply)),
+            Mail::Broadcast { target, packet, count } => {
+                let sockets = self.fan_out(&target, &packet);
+                if let Some(Count { shard, token }) = count {
+                    self.post(shard, Mail::Counted { token, sockets });
+                }
+            }
+            Mail::Counted { token, sockets } => self.events.push_back(Event::Counted { token, sockets }),
+            Mail::Join { target, rooms } => self.join_matching(&target, &rooms),
+            Mail::Leave { target, rooms } => self.leave_matching(&target, &rooms),
+            Mail::Disconnect { target, close } => self.disconnect_matching(&target, close),
+        }
+    }
+
+    fn post_all(&mut self, mail: impl Fn() -> Mail) {
+        (0..self.shards).filter(|&shard| shard != self.number).for_each(|shard| self.mail.push((shard, mail())));
+    }
+
+    /// `socketsJoin`: all matching sockets, on every shard, join the rooms.
+    pub fn sockets_join(&mut self, target: &Arc<Target>, rooms: Arc<[Box<str>]>) {
+        self.post_all(|| Mail::Join { target: Arc::clone(target), rooms: Arc::clone(&rooms) });
+        self.join_matching(target, &rooms);
+    }
+
+    /// `socketsLeave`: all matching sockets, on every shard, leave the rooms.
+    pub fn sockets_leave(&mut self, target: &Arc<Target>, rooms: Arc<[Box<str>]>) {
+        self.post_all(|| Mail::Leave { target: Arc::clone(target), rooms: Arc::clone(&rooms) });
+        self.leave_matching(target, &rooms);
+    }
+
+    /// `disconnectSockets`: all matching sockets, on every shard, are disconnected.
+    pub fn disconnect_sockets(&mut self, target: &Arc<Target>, close: bool) {
+        self.post_all(|| Mail::Disconnect { target: Arc::clone(target), close });
+        self.disconnect_matching(target, close);
+    }
+
+    fn join_matching(&mut self, target: &Target, rooms: &[Box<str>]) {
+        for socket in self.matching(target) {
+            for room in rooms {
+                if self.join(socket, room).is_err() {
+                    self.counters.joins_refused += 1;
+                }
+            }
+        }
+    }
+
+    fn leave_matching(&mut self, target: &Target, rooms: &[Box<str>]) {
+        for socket in self.matching(target) {
+            rooms.iter().for_each(|room| self.leave_room(socket, room));
+        }
+    }
+
+    fn disconnect_matching(&mut self, target: &Target, close: bool) {
+        for socket in self.matching(target) {
+            self.disconnect(socket, close);
+        }
+    }
+
+    /// Queues one packet for one session.
+    pub(super) fn push(&mut self, key: Key<Session>, packet: &Arc<Prepared>) {
+        let Some(session) = self.sessions.get_mut(key).filter(|session| session.state == State::Open) else { return };
+        self.counters.queued += 1;
+        self.runs.step(packet).extend(&mut session.outbox.run);
+        self.mark_dirty(key);
+    }
+
+    /// Queues an Engine.IO message, on a bare Engine.IO server. `false`: the session has gone.
+    pub fn send(&mut self, key: Key<Session>, packet: &Arc<Prepared>) -> bool {
+        let open = self.sessions.get(key).is_some_and(|session| session.state == State::Open);
+        self.push(key, packet);
+        open
+    }
+
+    pub(super) fn mark_dirty(&mut self, key: Key<Session>) {
+        if let Some(session) = self.sessions.get_mut(key)
+            && !session.dirty
+        {
+            session.dirty = true;
+            self.dirty.push_back(key);
+        }
+    }
+
+    /// Whether a volatile packet would leave at once.
+    pub(super) fn is_ready(&self, key: Key<Session>) -> bool {
+        self.sessions.get(key).is_some_and(is_ready)
+    }
+
+    pub fn join(&mut self, key: Key<Socket>, room: &str) -> Result<(), Unsent> {
+        let max = self.settings.rooms_per_socket_max;
+        let socket = self.sockets.get_mut(key).filter(|socket| socket.state != SocketState::Closed);
+        let socket = socket.ok_or(Unsent::Closed)?;
+        if *socket.id.text() == *room {
+            socket.left_own_room = false;
+            return Ok(());
+        }
+        if socket.rooms.len() >= max {
+            return Err(Unsent::TooManyRooms);
+        }
+        let namespace = self.namespaces[socket.namespace as usize].as_mut().expect("in use");
+        namespace.join(key.slot(), socket, room);
+        Ok(())
+    }
+
+    pub fn leave_room(&mut self, key: Key<Socket>, room: &str) {
+        let Some(socket) = self.sockets.get_mut(key) else { return };
+        if *socket.id.text() == *room {
+            socket.left_own_room = true;
+            return;
+        }
+        let namespace = self.namespaces[socket.namespace as usize].as_mut().expect("in use");
+        namespace.leave(key.slot(), &mut self.sockets, room);
+    }
+
+    /// Names of the socket's rooms, its own first.
+    pub fn rooms_of(&self, key: Key<Socket>) -> Vec<String> {
+        let Some(socket) = self.sockets.get(key) else { return Vec::new() };
+        let namespace = self.namespace(socket.namespace);
+        let own = (!socket.left_own_room).then(|| socket.id.to_string());
+        own.into_iter().chain(socket.rooms.iter().map(|at| namespace.room_name(at.room).to_owned())).collect()
+    }
+
+    /// Takes the socket out of all its rooms, after the `disconnecting` handlers.
+    pub fn leave_all(&mut self, key: Key<Socket>) {
+        let Some(socket) = self.sockets.get_mut(key) else { return };
+        socket.left_own_room = true;
+        let namespace = self.namespaces[socket.namespace as usize].as_mut().expect("in use");
+        namespace.leave_all(key.slot(), &mut self.sockets);
+    }
+
+    /// The target's connected sockets on this shard, each once.
+    pub fn matching(&mut self, target: &Target) -> Vec<Key<Socket>> {
+        let Some(&slot) = self.namespace_slots.get(&target.namespace) else { return Vec::new() };
+        let namespace = self.namespaces[slot as usize].as_ref().expect("named, so in use");
+        let members = |room: &Box<str>| {
+            let own = own_room(&self.sockets, self.number, slot, room);
+            own.into_iter().chain(namespace.members(room).iter().copied()).collect::<Vec<_>>()
+        };
+        let mut slots: Vec<u32> = match &target.rooms[..] {
+            [] => namespace.connected.clone(),
+            rooms => rooms.iter().flat_map(members).collect(),
+        };
+        let mut except: Vec<u32> = target.except.iter().flat_map(members).collect();
+        except.sort_unstable();
+        slots.sort_unstable();
+        slots.dedup();
+        slots.retain(|slot| except.binary_search(slot).is_err());
+        let keys = slots.into_iter().filter_map(|slot| self.sockets.key_at(slot));
+        keys.filter(|&key| self.is_connected(key)).collect()
+    }
+
+    /// Names and sizes of the rooms of a namespace, on this shard.
+    pub fn rooms_in(&self, namespace: &str) -> Vec<(String, usize)> {
+        let slot = self.namespace_slots.get(namespace);
+        let namespace = slot.and_then(|&slot| self.namespaces[slot as usize].as_ref());
+        let rooms = namespace.into_iter().flat_map(Namespace::rooms);
+        rooms.map(|(name, members)| (name.to_owned(), members)).collect()
+    }
+}
+
+fn is_ready(session: &Session) -> bool {
+    let listening = match session.transport {
+        Transport::Polling { poll } => poll.is_some(),
+        Transport::WebSocket { blocked, .. } => !blocked,
+    };
+    listening && !session.outbox.has_backlog()
+}
+
+/// The socket that a room is named after, if there is one in this namespace on this shard.
+fn own_room(sockets: &Arena<Socket>, shard: u16, namespace: u32, room: &str) -> Option<u32> {
+    let id = Id::parse(room).filter(|id| id.shard() == shard)?;
+    let socket = sockets.at(id.slot())?;
+    (socket.id == id && socket.namespace == namespace && !socket.left_own_room).then_some(id.slot())
+}
+
+/// One walk over the receivers of a broadcast.
+struct Walk<'s> {
+    stamp: u64,
+    sockets: &'s mut Arena<Socket>,
+    sessions: &'s mut Arena<Session>,
+    dirty: &'s mut VecDeque<Key<Session>>,
+    step: Step<'s>,
+    volatile: bool,
+    reached: usize,
+    dropped: u64,
+}
+
+impl Walk<'_> {
+    fn deliver(&mut self, slots: &[u32]) {
+        for &slot in slots {
+            let socket = self.sockets.at_mut(slot).expect("a member is alive");
+            if socket.stamp == self.stamp || socket.state != SocketState::Connected {
+                continue;
+            }
+            socket.stamp = self.stamp;
+            let key = socket.session;
+            let session = self.sessions.get_mut(key).expect("a connected socket has a session");
+            if self.volatile && !is_ready(session) {
+                self.dropped += 1;
+                continue;
+            }
+            if session.outbox.run == EMPTY && !session.dirty {
+                session.dirty = true;
+                self.dirty.push_back(key);
+            }
+            self.step.extend(&mut session.outbox.run);
+            self.reached += 1;
+        }
+    }
+}

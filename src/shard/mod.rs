@@ -1,0 +1,317 @@
+//! Shard: all the state of one core, as a value.
+//!
+//! It makes no system call and reads no clock: bytes, mail and `now` go in; bytes to write, mail and endings come out.
+//! A worker drives exactly one shard; so does the simulator, with a fake network, from one seed.
+//!
+//! Reading order: `session` and `sockets` (what there is), `engine` (bytes become packets), `sockets` (packets become
+//! events), `broadcast` and `runs` (an event becomes bytes for many), `write` (bytes leave), `drive` (the order of it all).
+//!
+//! Everything that must wait for the end of the turn is noted: `events` for the application, `answers` for HTTP requests,
+//! `mail` for other shards, `endings` for streams, `dirty` for sessions that have something to write.
+//!
+//! Invariants: see `invariants()`, which tests and debug builds call at the end of every turn.
+
+pub mod arena;
+mod broadcast;
+pub mod drive;
+mod engine;
+pub mod mail;
+mod outbox;
+mod rooms;
+mod runs;
+pub mod session;
+pub mod sockets;
+mod wheel;
+mod write;
+
+use crate::error::CloseReason;
+use crate::settings::Settings;
+use arena::{Arena, Key};
+use mail::{Ending, Event, Exchange, Mail, Reply};
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use rooms::Namespace;
+use runs::Runs;
+use session::{Conn, Session, State};
+use sockets::Socket;
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+pub use wheel::Millis;
+use wheel::Wheel;
+
+pub struct Shard {
+    number: u16,
+    shards: u16,
+    settings: Arc<Settings>,
+    now: Millis,
+    /// Sids are secrets: seeded from the operating system's randomness, or from the simulator's seed.
+    rng: StdRng,
+    sessions: Arena<Session>,
+    conns: Arena<Conn>,
+    sockets: Arena<Socket>,
+    namespaces: Vec<Option<Namespace>>,
+    namespace_slots: HashMap<Box<str>, u32>,
+    runs: Runs,
+    wheel: Wheel<Timer>,
+    expired: Vec<Timer>,
+    /// Number of the last broadcast; see `Socket::stamp`.
+    stamp: u64,
+    draining: bool,
+
+    dirty: VecDeque<Key<Session>>,
+    /// Conns whose session is gone and which have something left to write.
+    leaving: VecDeque<Key<Conn>>,
+    /// Probing conns that are owed the answer to their probe.
+    probed: Vec<Key<Conn>>,
+    events: VecDeque<Event<'static>>,
+    answers: Vec<(Exchange, Reply)>,
+    mail: Vec<(u16, Mail)>,
+    endings: Vec<Ending>,
+    buried_sessions: Vec<Key<Session>>,
+    buried_sockets: Vec<Key<Socket>>,
+    pub counters: Counters,
+}
+
+/// What the wheel wakes. Whoever is woken looks whether it still matters.
+#[derive(Clone, Copy, Debug)]
+enum Timer {
+    Heartbeat(Key<Session>),
+    /// Nothing joined in time.
+    Connect(Key<Session>),
+    /// Nobody came to hear that the session is closed.
+    Linger(Key<Session>),
+    /// A poll of a session that is upgrading is answered, so that the client can pause its polling.
+    Noop(Key<Session>),
+    Upgrade(Key<Conn>),
+    /// The peer of a leaving conn did not close its side.
+    Farewell(Key<Conn>),
+    Ack(Key<Socket>, u32),
+}
+
+/// Totals since the start. Plain numbers: only this shard's thread touches them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    pub opened: u64,
+    pub closed: u64,
+    /// Sockets that left, by reason, in the order of `CloseReason::ALL`.
+    pub disconnects: [u64; CloseReason::ALL.len()],
+    /// Events received from clients.
+    pub received: u64,
+    /// Broadcasts that were walked here.
+    pub broadcasts: u64,
+    /// Packets queued for a session by broadcasts.
+    pub deliveries: u64,
+    /// Packets queued in all, and how they ended.
+    pub queued: u64,
+    pub written: u64,
+    pub discarded: u64,
+    /// Left to a stream that outlived its session.
+    pub parted: u64,
+    /// Volatile packets that found their receiver not ready.
+    pub volatile_dropped: u64,
+    /// Bytes that left as WebSocket frames or polling payloads.
+    pub bytes_out: u64,
+    /// Bytes of WebSocket streams and POST bodies.
+    pub bytes_in: u64,
+    /// Sessions closed because their backlog went over the limit.
+    pub evicted: u64,
+    /// Requests and packets that broke a rule.
+    pub protocol_errors: u64,
+    /// Joins of a matching socket that was already in `rooms_per_socket_max` rooms.
+    pub joins_refused: u64,
+    /// Requests refused by this shard.
+    pub refused: u64,
+}
+
+impl Counters {
+    fn disconnected(&mut self, reason: CloseReason) {
+        let at = CloseReason::ALL.iter().position(|&other| other == reason).expect("ALL names every reason");
+        self.disconnects[at] += 1;
+    }
+}
+
+/// What a shard holds at a moment.
+#[derive(Clone, Debug, Default)]
+pub struct Census {
+    pub polling: usize,
+    pub websocket: usize,
+    pub sockets: usize,
+    pub rooms: usize,
+    pub namespaces: Vec<(Box<str>, usize)>,
+    pub counters: Counters,
+}
+
+impl Shard {
+    pub fn new(number: u16, shards: u16, settings: Arc<Settings>, seed: [u8; 32]) -> Shard {
+        Shard {
+            number,
+            shards,
+            settings,
+            now: 0,
+            rng: StdRng::from_seed(seed),
+            sessions: Arena::default(),
+            conns: Arena::default(),
+            sockets: Arena::default(),
+            namespaces: Vec::new(),
+            namespace_slots: HashMap::new(),
+            runs: Runs::default(),
+            wheel: Wheel::default(),
+            expired: Vec::new(),
+            stamp: 0,
+            draining: false,
+            dirty: VecDeque::new(),
+            leaving: VecDeque::new(),
+            probed: Vec::new(),
+            events: VecDeque::new(),
+            answers: Vec::new(),
+            mail: Vec::new(),
+            endings: Vec::new(),
+            buried_sessions: Vec::new(),
+            buried_sockets: Vec::new(),
+            counters: Counters::default(),
+        }
+    }
+
+    pub fn number(&self) -> u16 {
+        self.number
+    }
+
+    /// How many shards the server has.
+    pub fn shards(&self) -> u16 {
+        self.shards
+    }
+
+    pub fn settings(&self) -> &Arc<Settings> {
+        &self.settings
+    }
+
+    pub fn session(&self, key: Key<Session>) -> Option<&Session> {
+        self.sessions.get(key)
+    }
+
+    pub fn socket(&self, key: Key<Socket>) -> Option<&Socket> {
+        self.sockets.get(key)
+    }
+
+    /// Sessions that are open or still wait for a poll to say that they are closed.
+    pub fn session_count(&self) -> usize {
+        self.sessions.len()
+    }
+
+    /// Streams, those included that only wait for the peer's close.
+    pub fn conn_count(&self) -> usize {
+        self.conns.len()
+    }
+
+    pub fn census(&self) -> Census {
+        let open = || self.sessions.iter().filter(|(_, session)| session.state == State::Open);
+        let websocket = open().filter(|(_, session)| session.transport.name() == "websocket").count();
+        let namespaces = || self.namespaces.iter().flatten();
+        Census {
+            polling: open().count() - websocket,
+            websocket,
+            sockets: namespaces().map(|namespace| namespace.connected.len()).sum(),
+            rooms: namespaces().map(Namespace::room_count).sum(),
+            namespaces: namespaces().map(|it| (it.name.clone(), it.connected.len())).collect(),
+            counters: self.counters,
+        }
+    }
+
+    /// When `advance` is to be called next, even if nothing else happens.
+    pub fn next_due(&self) -> Option<Millis> {
+        self.wheel.next_due()
+    }
+
+    /// Time goes on: heartbeats, deadlines.
+    pub fn advance(&mut self, now: Millis) {
+        debug_assert!(now >= self.now, "time goes forward");
+        self.now = now;
+        let mut expired = std::mem::take(&mut self.expired);
+        self.wheel.advance(now, &mut expired);
+        for timer in expired.drain(..) {
+            match timer {
+                Timer::Heartbeat(session) => self.heartbeat_due(session),
+                Timer::Connect(session) => self.connect_due(session),
+                Timer::Linger(session) => self.linger_due(session),
+                Timer::Noop(session) => self.noop_due(session),
+                Timer::Upgrade(conn) => self.upgrade_due(conn),
+                Timer::Farewell(conn) => self.farewell_due(conn),
+                Timer::Ack(socket, ack_id) => self.ack_timed_out(socket, ack_id),
+            }
+        }
+        self.expired = expired;
+    }
+
+    pub fn next_event(&mut self) -> Option<Event<'static>> {
+        self.events.pop_front()
+    }
+
+    pub fn take_answers(&mut self) -> Vec<(Exchange, Reply)> {
+        std::mem::take(&mut self.answers)
+    }
+
+    /// Mail for other shards, by number.
+    pub fn take_mail(&mut self) -> Vec<(u16, Mail)> {
+        std::mem::take(&mut self.mail)
+    }
+
+    pub fn post(&mut self, to: u16, mail: Mail) {
+        debug_assert_ne!(to, self.number, "what concerns this shard is done at once");
+        self.mail.push((to, mail));
+    }
+
+    /// The last step of a turn: what ended is freed, and the worker learns which streams to close.
+    pub fn bury(&mut self) -> Vec<Ending> {
+        assert!(self.events.is_empty(), "handlers hear of an end before it is buried");
+        for key in std::mem::take(&mut self.buried_sockets) {
+            self.bury_socket(key);
+        }
+        for key in std::mem::take(&mut self.buried_sessions) {
+            let mut session = self.sessions.remove(key).expect("buried once");
+            self.discard(&mut session);
+        }
+        for ending in &self.endings {
+            if let Ending::Close(conn) = ending {
+                self.conns.remove(*conn);
+            }
+        }
+        std::mem::take(&mut self.endings)
+    }
+
+    /// Whether another turn would find work although nothing came in.
+    pub fn has_work(&self) -> bool {
+        !(self.dirty.is_empty() && self.leaving.is_empty() && self.probed.is_empty() && self.events.is_empty())
+            || !(self.answers.is_empty() && self.mail.is_empty() && self.endings.is_empty())
+            || !(self.buried_sessions.is_empty() && self.buried_sockets.is_empty())
+    }
+
+    /// Closes every session; whoever connects now is refused. What is queued still leaves.
+    pub fn shut_down(&mut self) {
+        self.draining = true;
+        for key in self.sessions.keys() {
+            self.close(key, CloseReason::ServerShuttingDown);
+        }
+    }
+
+    /// What must be true between turns, because of our own code.
+    #[cfg(any(test, debug_assertions))]
+    pub fn invariants(&self) {
+        for namespace in self.namespaces.iter().flatten() {
+            namespace.invariants(&self.sockets);
+        }
+        for (key, session) in self.sessions.iter() {
+            assert!(session.outbox.is_empty() || session.state != State::Closed, "the closed hold nothing");
+            for &slot in &session.sockets {
+                assert_eq!(self.sockets.at(slot).expect("listed, so alive").session, key);
+            }
+        }
+        let waiting = self.sessions.iter().filter(|(_, session)| session.outbox.run != runs::EMPTY).count();
+        assert!(waiting > 0 || self.runs.len() == 0, "a run without a session is freed");
+        let Counters { queued, written, discarded, parted, opened, closed, .. } = self.counters;
+        if self.dirty.is_empty() && self.sessions.iter().all(|(_, session)| session.outbox.is_empty()) {
+            assert_eq!(queued, written + discarded + parted, "every queued packet ends in one of three ways");
+        }
+        let open = self.sessions.iter().filter(|(_, session)| session.state == State::Open).count();
+        assert_eq!(opened - closed, open as u64);
+    }
+}

@@ -1,0 +1,139 @@
+//! Wheel: what is due when. One per shard, for heartbeats, ack deadlines, upgrade and connect timeouts.
+//!
+//! A hashed wheel of coarse slots. Scheduling is a push, expiry takes a slot's entries at once, and nothing is ever
+//! cancelled: whoever is woken looks whether its deadline still stands and schedules itself again if it moved.
+//! A heartbeat that is answered in time thus costs no work at the wheel. A heap would also do; a push into a
+//! wheel does not grow with the number of clients.
+//!
+//! Invariants: an entry is never handed out before it is due; `occupied` has a bit for exactly the non-empty slots.
+//! Limits:     deadlines are rounded up to [`TICK_MS`]; one more than a turn of the wheel away just goes round again.
+
+/// Milliseconds since the shard's start.
+pub type Millis = u64;
+
+/// Length of one slot.
+pub const TICK_MS: u64 = 8;
+const SLOTS: usize = 1024;
+const WORDS: usize = SLOTS / 64;
+
+pub struct Wheel<T> {
+    slots: Vec<Vec<Entry<T>>>,
+    occupied: [u64; WORDS],
+    /// Every tick before this one has been handed out.
+    tick: u32,
+}
+
+struct Entry<T> {
+    /// In ticks: 32 bits are 397 days at 8 ms. A shard that is older wraps, and so does this.
+    due: u32,
+    what: T,
+}
+
+impl<T> Default for Wheel<T> {
+    fn default() -> Self {
+        Wheel { slots: (0..SLOTS).map(|_| Vec::new()).collect(), occupied: [0; WORDS], tick: 0 }
+    }
+}
+
+impl<T> Wheel<T> {
+    pub fn schedule(&mut self, due: Millis, what: T) {
+        let due = (due.div_ceil(TICK_MS) as u32).max(self.tick);
+        self.put(Entry { due, what });
+    }
+
+    /// Takes everything that is due at `now`, in order of slots.
+    pub fn advance(&mut self, now: Millis, expired: &mut Vec<T>) {
+        let until = (now / TICK_MS) as u32;
+        let mut later = Vec::new();
+        // After a long sleep one full turn reaches every slot; more would only repeat it.
+        let turns = (until + 1).saturating_sub(self.tick).min(SLOTS as u32);
+        for tick in (until + 1 - turns)..=until {
+            let slot = tick as usize % SLOTS;
+            if self.occupied[slot / 64] & 1 << (slot % 64) == 0 {
+                continue;
+            }
+            self.occupied[slot / 64] &= !(1 << (slot % 64));
+            for entry in self.slots[slot].drain(..) {
+                if entry.due <= until { expired.push(entry.what) } else { later.push(entry) }
+            }
+            self.slots[slot].shrink_to(64);
+        }
+        self.tick = self.tick.max(until + 1);
+        later.into_iter().for_each(|entry| self.put(entry));
+    }
+
+    /// When `advance` is to be called next. It may be early, never late. `None`: nothing is scheduled.
+    pub fn next_due(&self) -> Option<Millis> {
+        let from = self.tick as usize % SLOTS;
+        // The word of `from` is looked at twice: its high bits first, its low bits after a full turn.
+        (0..=WORDS).find_map(|step| {
+            let word = (from / 64 + step) % WORDS;
+            let reachable = match step {
+                0 => !0 << (from % 64),
+                WORDS => !(!0 << (from % 64)),
+                _ => !0,
+            };
+            let bits = self.occupied[word] & reachable;
+            let slot = word * 64 + bits.trailing_zeros() as usize;
+            let ahead = (slot + SLOTS - from) % SLOTS;
+            (bits != 0).then_some((u64::from(self.tick) + ahead as u64) * TICK_MS)
+        })
+    }
+
+    fn put(&mut self, entry: Entry<T>) {
+        let slot = entry.due as usize % SLOTS;
+        self.occupied[slot / 64] |= 1 << (slot % 64);
+        self.slots[slot].push(entry);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn advanced(wheel: &mut Wheel<u32>, now: Millis) -> Vec<u32> {
+        let mut expired = Vec::new();
+        wheel.advance(now, &mut expired);
+        expired
+    }
+
+    #[test]
+    fn nothing_is_early_and_nothing_is_late() {
+        let turn = TICK_MS * SLOTS as u64;
+        for due in [0, 1, TICK_MS, TICK_MS + 1, 1000, turn - 1, turn, turn + 1, 3 * turn + 5] {
+            let mut wheel = Wheel::default();
+            wheel.schedule(due, 7);
+            let mut now = 0;
+            loop {
+                let next = wheel.next_due().expect("one entry waits");
+                assert!(next >= now, "time goes forward");
+                now = next;
+                let expired = advanced(&mut wheel, now);
+                if expired == [7] {
+                    break;
+                }
+                assert!(expired.is_empty());
+            }
+            assert!(now >= due && now < due + TICK_MS, "due {due}, came {now}");
+            assert_eq!(wheel.next_due(), None);
+        }
+    }
+
+    #[test]
+    fn a_long_sleep_hands_out_everything_at_once() {
+        let mut wheel = Wheel::default();
+        (0..5000).for_each(|i| wheel.schedule(u64::from(i) * 7, i));
+        let mut expired = advanced(&mut wheel, 40_000_000);
+        expired.sort_unstable();
+        assert_eq!(expired, (0..5000).collect::<Vec<_>>());
+        assert_eq!(wheel.next_due(), None);
+    }
+
+    #[test]
+    fn what_is_scheduled_in_the_past_comes_next() {
+        let mut wheel = Wheel::default();
+        assert!(advanced(&mut wheel, 1000).is_empty());
+        wheel.schedule(10, 1);
+        assert_eq!(advanced(&mut wheel, 1000 + TICK_MS), [1]);
+    }
+}

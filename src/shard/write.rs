@@ -1,0 +1,176 @@
+//! Write: each dirty session once, with everything it has waiting.
+//!
+//! Bytes go from where they were encoded to the [`Wire`], a batch of jobs at a time; nothing is copied or counted for a
+//! receiver that takes all it is offered. What is not taken becomes the session's backlog (outbox.rs), and the backlog
+//! is where the limit on slow clients applies.
+
+use super::Shard;
+use super::arena::Key;
+use super::mail::{Ending, Job, Sent, Wire};
+use super::runs::EMPTY;
+use super::session::{Conn, Role, Session, State, Transport};
+use crate::error::CloseReason;
+
+/// Jobs handed to the wire at a time. Enough to make one io_uring submission worth its system call.
+const BATCH: usize = 512;
+
+impl Shard {
+    /// Writes to at most `budget` sessions. What is left stays dirty for the next turn.
+    pub fn write(&mut self, wire: &mut impl Wire, budget: usize) {
+        let mut left = budget.min(self.dirty.len());
+        let mut batch = Vec::new();
+        let mut sent = Vec::new();
+        while left > 0 {
+            batch.clear();
+            sent.clear();
+            while left > 0 && batch.len() < BATCH {
+                let key = self.dirty.pop_front().expect("left counts what is there");
+                left -= 1;
+                batch.extend(self.prepare(key));
+            }
+            let jobs: Vec<Job<'_>> = batch.iter().map(|&(key, conn)| self.job(key, conn)).collect();
+            wire.send(&jobs, &mut sent);
+            debug_assert_eq!(jobs.len(), sent.len(), "every job is reported");
+            for (&(key, conn), &sent) in batch.iter().zip(&sent) {
+                self.on_sent(key, conn, sent);
+            }
+        }
+        self.write_probes(wire);
+        self.write_leaving(wire);
+    }
+
+    /// Decides what a dirty session needs: the conn to write to, if any.
+    fn prepare(&mut self, key: Key<Session>) -> Option<(Key<Session>, Key<Conn>)> {
+        let session = self.sessions.get_mut(key)?;
+        session.dirty = false;
+        if session.state != State::Open || session.outbox.is_empty() {
+            return None;
+        }
+        match session.transport {
+            Transport::WebSocket { conn, blocked: false } => {
+                if session.outbox.has_backlog() {
+                    session.outbox.settle(&mut self.runs, 0);
+                } else {
+                    self.runs.seal(session.outbox.run);
+                }
+                Some((key, conn))
+            }
+            Transport::WebSocket { blocked: true, .. } | Transport::Polling { poll: None } => {
+                self.settle(key, 0);
+                None
+            }
+            Transport::Polling { poll: Some(poll) } => {
+                session.outbox.settle(&mut self.runs, 0);
+                session.transport = Transport::Polling { poll: None };
+                let mut payload = Vec::new();
+                self.counters.written += session.outbox.take_payload(&mut payload) as u64;
+                self.answer_payload(poll, payload);
+                None
+            }
+        }
+    }
+
+    fn job(&self, key: Key<Session>, conn: Key<Conn>) -> Job<'_> {
+        let session = self.sessions.get(key).expect("prepared in this batch");
+        let bytes = session.outbox.front().unwrap_or_else(|| self.runs.wire(session.outbox.run));
+        Job { conn, bytes }
+    }
+
+    fn on_sent(&mut self, key: Key<Session>, conn: Key<Conn>, sent: Sent) {
+        match sent {
+            Sent::Bytes(bytes) => {
+                self.counters.bytes_out += bytes as u64;
+                self.took(key, bytes);
+            }
+            Sent::Blocked => self.took(key, 0),
+            Sent::Broken => self.on_hangup(conn, true),
+        }
+    }
+
+    fn took(&mut self, key: Key<Session>, bytes: usize) {
+        let session = self.sessions.get_mut(key).expect("prepared in this batch");
+        if !session.outbox.has_backlog() {
+            let run = session.outbox.run;
+            if bytes == self.runs.bytes(run) {
+                self.counters.written += u64::from(self.runs.packets(run));
+                session.outbox.run = EMPTY;
+                return self.runs.release(run);
+            }
+            self.block(key);
+            return self.settle(key, bytes);
+        }
+        let offered = session.outbox.front().expect("it has a backlog").len();
+        self.counters.written += session.outbox.advance(bytes) as u64;
+        if bytes < offered {
+            self.block(key);
+        } else if !session.outbox.is_empty() {
+            self.mark_dirty(key);
+        }
+    }
+
+    fn block(&mut self, key: Key<Session>) {
+        let session = self.sessions.get_mut(key).expect("the caller has it");
+        if let Transport::WebSocket { blocked, .. } = &mut session.transport {
+            *blocked = true;
+        }
+    }
+
+    /// What could not leave becomes backlog, within the limit.
+    fn settle(&mut self, key: Key<Session>, sent: usize) {
+        let session = self.sessions.get_mut(key).expect("the caller has it");
+        session.outbox.settle(&mut self.runs, sent);
+        if session.outbox.backlog_bytes() > self.settings.outbox_bytes_max {
+            self.counters.evicted += 1;
+            self.close(key, CloseReason::SlowClient);
+        }
+    }
+
+    fn write_probes(&mut self, wire: &mut impl Wire) {
+        for key in std::mem::take(&mut self.probed) {
+            let pong = Shard::probe_pong();
+            // A stream that cannot take a few bytes as its first is not worth an upgrade.
+            if self.conns.get(key).is_some() && write_one(wire, key, pong) != Sent::Bytes(pong.len()) {
+                self.on_hangup(key, true);
+            }
+        }
+    }
+
+    fn write_leaving(&mut self, wire: &mut impl Wire) {
+        for _ in 0..self.leaving.len() {
+            let key = self.leaving.pop_front().expect("counted");
+            let Some(Conn { role: Role::Leaving(left), .. }) = self.conns.get_mut(key) else { continue };
+            let finished = loop {
+                let Some(front) = left.front_mut() else { break true };
+                match write_one(wire, key, front) {
+                    Sent::Bytes(bytes) => {
+                        self.counters.bytes_out += bytes as u64;
+                        let _ = front.split_to(bytes);
+                        if front.is_empty() {
+                            left.pop_front();
+                        }
+                    }
+                    Sent::Blocked => break false,
+                    Sent::Broken => {
+                        left.clear();
+                        self.end(key);
+                        break false;
+                    }
+                }
+            };
+            if finished {
+                self.endings.push(Ending::FinishWriting(key));
+            }
+        }
+    }
+
+    /// Accounts for what a session takes with it.
+    pub(super) fn discard(&mut self, session: &mut Session) {
+        self.counters.discarded += session.outbox.clear(&mut self.runs) as u64;
+    }
+}
+
+fn write_one(wire: &mut impl Wire, conn: Key<Conn>, bytes: &[u8]) -> Sent {
+    let mut sent = Vec::with_capacity(1);
+    wire.send(&[Job { conn, bytes }], &mut sent);
+    sent[0]
+}
