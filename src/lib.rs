@@ -1,7 +1,23 @@
 //! A Socket.IO server for massive fan-out: one event in, a hundred thousand sockets out.
+#![deny(unsafe_code)]
 
-pub mod error;
+mod api;
+mod error;
 pub mod proto;
-pub mod settings;
-#[doc(hidden)]
-pub mod shard;
+mod settings;
+mod shard;
+mod worker;
+
+pub use api::ack::{Ack, AckError, AckFuture};
+pub use api::args::{self, Args, Binary};
+pub use api::broadcast::Broadcast;
+pub use api::engine;
+pub use api::handler::{EndHandler, EventHandler, Middleware, SocketHandler};
+pub use api::io::Io;
+pub use api::namespace::{ConnectError, Namespace};
+pub use api::server::{Server, StartError};
+pub use api::socket::{Conn, HandshakeView, JoinError, Socket, Volatile, WithTimeout};
+pub use api::{CountFuture, EmitError, Rooms, Stats};
+pub use error::CloseReason;
+pub use settings::{Cors, Origins, Settings, SettingsError, Transports};
+pub use worker::http::PeerAddress;

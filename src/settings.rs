@@ -55,8 +55,6 @@ pub struct Settings {
     pub pin: bool,
     /// How long a graceful close may take until what is left is cut off. Default 5 s.
     pub shutdown_grace: Duration,
-    /// Whether Engine.IO carries Socket.IO. `false` gives a bare Engine.IO server. Default `true`.
-    pub(crate) socketio: bool,
 }
 
 impl Default for Settings {
@@ -84,7 +82,6 @@ impl Default for Settings {
             workers: 0,
             pin: true,
             shutdown_grace: Duration::from_secs(5),
-            socketio: true,
         }
     }
 }
@@ -113,4 +110,50 @@ pub enum Origins {
     Any,
     /// These, such as `https://example.com`.
     Listed(Vec<String>),
+}
+
+/// A setting that cannot be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SettingsError {
+    /// The field of [`Settings`].
+    pub option: &'static str,
+    /// What is wrong with it and what is allowed.
+    pub problem: &'static str,
+}
+
+impl std::fmt::Display for SettingsError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "setting `{}`: {}", self.option, self.problem)
+    }
+}
+
+impl std::error::Error for SettingsError {}
+
+impl Settings {
+    /// Looks at what one field alone, or two together, can get wrong.
+    pub(crate) fn check(&self) -> Result<(), SettingsError> {
+        let wildcard = |cors: &Cors| cors.credentials && cors.origins == Origins::Any;
+        let is_name =
+            |name: &String| !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-.".contains(&b));
+        let rules = [
+            (
+                !self.path.starts_with('/') || self.path.ends_with('/'),
+                "path",
+                "starts with a slash and does not end with one",
+            ),
+            (!self.transports.polling && !self.transports.websocket, "transports", "at least one must be on"),
+            (self.ping_interval.is_zero(), "ping_interval", "is longer than nothing"),
+            (self.ping_timeout.is_zero(), "ping_timeout", "is longer than nothing"),
+            (self.payload_bytes_max == 0 || self.payload_bytes_max > 1 << 30, "payload_bytes_max", "1 byte to 1 GiB"),
+            (self.outbox_bytes_max == 0, "outbox_bytes_max", "at least 1 byte"),
+            (self.namespaces_per_session_max == 0, "namespaces_per_session_max", "at least 1"),
+            (self.accept_queue < 1, "accept_queue", "at least 1"),
+            (self.cookie.as_ref().is_some_and(|name| !is_name(name)), "cookie", "letters, digits, `_`, `-` and `.`"),
+            (self.cors.as_ref().is_some_and(wildcard), "cors", "credentials need listed origins (Fetch standard)"),
+        ];
+        match rules.into_iter().find(|(broken, ..)| *broken) {
+            Some((_, option, problem)) => Err(SettingsError { option, problem }),
+            None => Ok(()),
+        }
+    }
 }

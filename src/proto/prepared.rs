@@ -99,10 +99,10 @@ impl Prepared {
 
     /// How many bytes [`put_polling`](Self::put_polling) appends.
     pub fn polling_len(&self) -> usize {
-        let attachments: usize = self.attachments().map(|data| 1 + base64_packet_len(data.len())).sum();
-        // Every attachment was counted with a separator before it; without text the first one has none.
-        let unused_separator = usize::from(self.text.is_empty());
-        self.text.len() + attachments - unused_separator
+        let binary: usize = self.attachments().map(|data| base64_packet_len(data.len())).sum();
+        let packets = usize::from(!self.text.is_empty()) + self.attachments().count();
+        let separators = packets.saturating_sub(1);
+        self.text.len() + binary + separators
     }
 
     /// Appends this packet as it stands in a polling payload: its Engine.IO packets joined by [`SEPARATOR`], binary ones

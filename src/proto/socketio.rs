@@ -397,10 +397,13 @@ fn string_literal(json: &str) -> &str {
     &json[..closing.expect("valid JSON closes its strings") + 2]
 }
 
-/// The number that valid JSON begins with; something meaningless when it begins with another value.
+/// The number that valid JSON begins with; empty when it begins with another value.
+///
+/// It ends where no number goes on, not at the next comma or brace: of a long nested value that could be far away, and
+/// looking for it again on every level would take quadratic time.
 fn number_literal(json: &str) -> &str {
-    let end = json.find([',', ']', '}', ' ', '\t', '\n', '\r']).unwrap_or(json.len());
-    &json[..end]
+    let belongs = |byte: &u8| matches!(byte, b'0'..=b'9' | b'-' | b'+' | b'.' | b'e' | b'E');
+    &json[..json.bytes().take_while(belongs).count()]
 }
 
 /// What a valid string literal says. `None` when it holds half of a surrogate pair.
@@ -495,6 +498,10 @@ impl Whole {
     ///
     /// Decodes the kept text once more: it is short, since what is large came as attachments. Keeping offsets instead
     /// would spare that, should a measurement ever ask for it.
+    ///
+    /// # Panics
+    ///
+    /// When somebody has changed `text` into what is no packet.
     pub fn packet(&self) -> Packet<'_> {
         decode(&self.text).expect("it was decoded when it came")
     }

@@ -11,7 +11,7 @@ use super::arena::Key;
 use super::mail::{Data, Ending, Event, Exchange, Mail, Reply, Request};
 use super::session::{Conn, Handshake, Heartbeat, HeartbeatState, Role, Session, State, Transport};
 use super::wheel::Millis;
-use super::{Shard, Timer};
+use super::{Carries, Shard, Timer};
 use crate::error::{CloseReason, Refusal, close_code};
 use crate::proto::websocket::{self, Item, Opcode};
 use crate::proto::{Id, Prepared, engineio};
@@ -111,7 +111,7 @@ impl Shard {
         });
         self.counters.opened += 1;
         self.wheel.schedule(due, Timer::Heartbeat(key));
-        if self.settings.socketio {
+        if self.carries == Carries::SocketIo {
             self.wheel.schedule(self.now + millis(self.settings.connect_timeout), Timer::Connect(key));
         } else {
             self.events.push_back(Event::Opened { session: key });
@@ -154,7 +154,7 @@ impl Shard {
         match request {
             // An upgrade that comes too late is let in, to be dismissed with a close frame, as in the reference.
             Request::Upgrade => self.answers.push((exchange, Reply::Accepted)),
-            _ if upgraded => {
+            _ if upgraded || matches!(request, Request::Mismatch) => {
                 self.counters.refused += 1;
                 self.answers.push((exchange, Reply::Refused(Refusal::BadRequest)));
             }
@@ -168,6 +168,7 @@ impl Shard {
                 self.answers.push((exchange, Reply::Broken));
                 self.close(key, CloseReason::TransportError);
             }
+            Request::Mismatch => unreachable!("refused above"),
             Request::Other => self.answers.push((exchange, Reply::MethodUnknown)),
         }
         None
@@ -485,7 +486,7 @@ impl Shard {
     }
 
     fn on_text<'b>(&mut self, key: Key<Session>, text: &'b str) -> Option<Event<'b>> {
-        if !self.settings.socketio {
+        if self.carries == Carries::Messages {
             return Some(Event::Message { session: key, data: Data::Text(Cow::Borrowed(text)) });
         }
         match self.sessions.get_mut(key)?.assembler.text(text) {
@@ -496,7 +497,7 @@ impl Shard {
     }
 
     fn on_binary<'b>(&mut self, key: Key<Session>, data: Cow<'b, [u8]>) -> Option<Event<'b>> {
-        if !self.settings.socketio {
+        if self.carries == Carries::Messages {
             return Some(Event::Message { session: key, data: Data::Binary(data) });
         }
         match self.sessions.get_mut(key)?.assembler.binary(&data) {
@@ -584,7 +585,7 @@ impl Shard {
             let socket = self.sockets.key_at(slot).expect("a session lists its live sockets");
             self.begin_disconnect(socket, reason);
         }
-        if !self.settings.socketio {
+        if self.carries == Carries::Messages {
             self.events.push_back(Event::Closed { session: key, reason });
         }
         if let Some(conn) = upgrade {

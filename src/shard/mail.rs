@@ -89,6 +89,8 @@ pub enum Request {
     Push(Bytes),
     /// A POST whose content type says binary: Engine.IO v4 has none.
     PushBinary,
+    /// Another transport than polling, or another protocol revision than at the handshake.
+    Mismatch,
     /// Any other method.
     Other,
     /// A WebSocket handshake that names the session. After `Accepted` the stream comes as a new conn.

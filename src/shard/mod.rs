@@ -43,6 +43,7 @@ pub struct Shard {
     number: u16,
     shards: u16,
     settings: Arc<Settings>,
+    carries: Carries,
     now: Millis,
     /// Sids are secrets: seeded from the operating system's randomness, or from the simulator's seed.
     rng: StdRng,
@@ -70,6 +71,14 @@ pub struct Shard {
     buried_sessions: Vec<Key<Session>>,
     buried_sockets: Vec<Key<Socket>>,
     pub counters: Counters,
+}
+
+/// What Engine.IO messages are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Carries {
+    SocketIo,
+    /// Whatever the embedder makes of them: a bare Engine.IO server.
+    Messages,
 }
 
 /// What the wheel wakes. Whoever is woken looks whether it still matters.
@@ -119,7 +128,11 @@ pub struct Counters {
     pub protocol_errors: u64,
     /// Joins of a matching socket that was already in `rooms_per_socket_max` rooms.
     pub joins_refused: u64,
-    /// Requests refused by this shard.
+    /// Events whose arguments did not fit their handler.
+    pub arguments_refused: u64,
+    /// Handlers that panicked.
+    pub handler_panics: u64,
+    /// Requests refused.
     pub refused: u64,
 }
 
@@ -142,11 +155,12 @@ pub struct Census {
 }
 
 impl Shard {
-    pub fn new(number: u16, shards: u16, settings: Arc<Settings>, seed: [u8; 32]) -> Shard {
+    pub fn new(number: u16, shards: u16, settings: Arc<Settings>, carries: Carries, seed: [u8; 32]) -> Shard {
         Shard {
             number,
             shards,
             settings,
+            carries,
             now: 0,
             rng: StdRng::from_seed(seed),
             sessions: Arena::default(),
@@ -222,10 +236,15 @@ impl Shard {
         self.wheel.next_due()
     }
 
-    /// Time goes on: heartbeats, deadlines.
-    pub fn advance(&mut self, now: Millis) {
+    /// Tells the time to what happens next. To be called before anything that comes in after a pause.
+    pub fn tell_time(&mut self, now: Millis) {
         debug_assert!(now >= self.now, "time goes forward");
         self.now = now;
+    }
+
+    /// Time goes on: heartbeats, deadlines.
+    pub fn advance(&mut self, now: Millis) {
+        self.tell_time(now);
         let mut expired = std::mem::take(&mut self.expired);
         self.wheel.advance(now, &mut expired);
         for timer in expired.drain(..) {

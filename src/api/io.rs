@@ -1,0 +1,283 @@
+//! Io: the server, as an embedder's handle.
+
+use super::broadcast::{Broadcast, Rooms};
+use super::handler::SocketHandler;
+use super::namespace::{Behaviour, Namespace, Registry};
+use super::server::{self, Server, StartError};
+use super::{CountFuture, EmitError, local};
+use crate::proto::Prepared;
+use crate::settings::Settings;
+use crate::shard::Shard;
+use crate::shard::mail::Target;
+use crate::worker::admission::Admission;
+use crate::worker::here;
+use crate::worker::mailbox::Mailbox;
+use serde::Serialize;
+use std::collections::HashMap;
+use std::net::ToSocketAddrs;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
+use tokio::sync::oneshot;
+
+/// A Socket.IO server (`io` in Socket.IO's examples). Cheap to clone, usable from any thread or runtime.
+///
+/// ```no_run
+/// use fanfare::{Io, Socket};
+///
+/// let io = Io::new();
+/// io.on_connection(|socket: Socket| {
+///     socket.join("everybody").unwrap();
+/// });
+/// let server = io.listen("127.0.0.1:3000").unwrap();
+/// server.wait();
+/// ```
+#[derive(Clone)]
+pub struct Io(Arc<Inner>);
+
+struct Inner {
+    settings: Arc<Settings>,
+    registry: Mutex<Arc<Registry>>,
+    /// Rises with every change of the registry. Read for every event, written almost never.
+    version: AtomicU64,
+    running: OnceLock<Running>,
+    /// Spreads what comes from other threads over the workers.
+    next: AtomicUsize,
+}
+
+struct Running {
+    mailboxes: Arc<[Mailbox]>,
+    admission: Arc<Admission>,
+}
+
+/// A worker's copy of the registry.
+pub(crate) struct Snapshot {
+    version: u64,
+    registry: Arc<Registry>,
+}
+
+impl Snapshot {
+    pub fn namespaces(&self) -> &HashMap<Arc<str>, Arc<Behaviour>> {
+        &self.registry.namespaces
+    }
+}
+
+impl Default for Io {
+    fn default() -> Io {
+        Io::new()
+    }
+}
+
+impl Io {
+    /// A server with the default settings.
+    pub fn new() -> Io {
+        Io::with_settings(Settings::default())
+    }
+
+    /// A server with these settings. They are checked when it listens.
+    pub fn with_settings(settings: Settings) -> Io {
+        let io = Io(Arc::new(Inner {
+            settings: Arc::new(settings),
+            registry: Mutex::default(),
+            version: AtomicU64::new(0),
+            running: OnceLock::new(),
+            next: AtomicUsize::new(0),
+        }));
+        io.of("/"); // the main namespace always exists
+        io
+    }
+
+    /// What it was told to be.
+    pub fn settings(&self) -> &Settings {
+        &self.0.settings
+    }
+
+    /// A namespace, made if it is not there yet. A missing leading slash is added.
+    pub fn of(&self, name: &str) -> Namespace {
+        let name: Arc<str> = if name.starts_with('/') { name.into() } else { format!("/{name}").into() };
+        self.change_namespace(&name, |_| {});
+        Namespace::new(self.clone(), name)
+    }
+
+    /// Starts the workers and listens. Returns at once; [`Server::wait`] waits for the end.
+    ///
+    /// Paths that are not Socket.IO's are answered with 404; see [`listen_with`](Self::listen_with).
+    ///
+    /// # Errors
+    ///
+    /// [`StartError`], for example when the address is taken.
+    pub fn listen(&self, address: impl ToSocketAddrs) -> Result<Server, StartError> {
+        server::start(self, address, server::nothing_else())
+    }
+
+    /// Listens, with a service for all paths that are not Socket.IO's: an `axum` router, or any other `tower` service
+    /// on hyper's requests. It runs on the workers' threads: what it does there should be short.
+    ///
+    /// # Errors
+    ///
+    /// As [`listen`](Self::listen).
+    pub fn listen_with<S, B>(&self, address: impl ToSocketAddrs, service: S) -> Result<Server, StartError>
+    where
+        S: tower_service::Service<http::Request<hyper::body::Incoming>, Response = http::Response<B>>,
+        S: Clone + Send + Sync + 'static,
+        S::Error: std::fmt::Display,
+        S::Future: 'static,
+        B: http_body::Body<Data = bytes::Bytes> + Send + 'static,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        server::start(self, address, server::routes(service))
+    }
+
+    /// Calls `handler` with each socket that connects to the main namespace (`io.on("connection", …)`).
+    pub fn on_connection<M>(&self, handler: impl SocketHandler<M>) -> &Self {
+        self.of("/").on_connection(handler);
+        self
+    }
+
+    /// Emits to every socket of the main namespace. See [`Broadcast::emit`].
+    pub fn emit<T: Serialize + ?Sized>(&self, event: &str, args: &T) -> Result<(), EmitError> {
+        self.everyone().emit(event, args)
+    }
+
+    /// Emits to every socket of the main namespace and counts them. See [`Broadcast::emit_and_count`].
+    pub fn emit_and_count<T: Serialize + ?Sized>(&self, event: &str, args: &T) -> Result<CountFuture, EmitError> {
+        self.everyone().emit_and_count(event, args)
+    }
+
+    /// A target in the main namespace: the sockets in these rooms.
+    pub fn to(&self, rooms: impl Rooms) -> Broadcast {
+        self.everyone().to(rooms)
+    }
+
+    /// The same as [`to`](Self::to). Socket.IO calls it `in`, which is a word of Rust.
+    pub fn within(&self, rooms: impl Rooms) -> Broadcast {
+        self.to(rooms)
+    }
+
+    /// A target in the main namespace: everyone but the sockets in these rooms.
+    pub fn except(&self, rooms: impl Rooms) -> Broadcast {
+        self.everyone().except(rooms)
+    }
+
+    /// A target in the main namespace whose packets are dropped for clients that are not ready.
+    pub fn volatile(&self) -> Broadcast {
+        self.everyone().volatile()
+    }
+
+    /// A target in the main namespace: the sockets of this node only.
+    pub fn local(&self) -> Broadcast {
+        self.everyone().local()
+    }
+
+    fn everyone(&self) -> Broadcast {
+        Broadcast::new(self.clone(), "/")
+    }
+
+    /// Closes the server: takes nobody in, closes every socket (`server shutting down`) and session, and ends the
+    /// workers once what was queued has left, or after [`shutdown_grace`](Settings::shutdown_grace). Returns at once.
+    pub fn close(&self) {
+        if let Some(running) = self.0.running.get() {
+            crate::worker::server::shut_down(&running.mailboxes);
+        }
+    }
+
+    /// Counts what the server holds and has done.
+    ///
+    /// # Errors
+    ///
+    /// [`EmitError::Closed`] before it listens and after it has closed.
+    pub async fn stats(&self) -> Result<super::Stats, EmitError> {
+        let running = self.0.running.get().ok_or(EmitError::Closed)?;
+        let mut stats = super::Stats { connections_refused: running.admission.refused(), ..Default::default() };
+        let mut answers = Vec::new();
+        for shard in 0..running.mailboxes.len() as u16 {
+            let (sender, receiver) = oneshot::channel();
+            self.on_shard(shard, move |shard| drop(sender.send(shard.census())))?;
+            answers.push(receiver);
+        }
+        for answer in answers {
+            stats.add(answer.await.map_err(|_| EmitError::Closed)?);
+        }
+        Ok(stats)
+    }
+
+    // ---- for the other parts of the API
+
+    pub(crate) fn settings_shared(&self) -> &Arc<Settings> {
+        &self.0.settings
+    }
+
+    pub(crate) fn set_running(&self, mailboxes: Arc<[Mailbox]>, admission: Arc<Admission>) -> bool {
+        self.0.running.set(Running { mailboxes, admission }).is_ok()
+    }
+
+    pub(crate) fn change_namespace(&self, name: &Arc<str>, change: impl FnOnce(&mut Behaviour)) {
+        let mut registry = self.0.registry.lock().expect("nothing panics while it holds this lock");
+        let behaviour = Arc::make_mut(&mut registry).namespaces.entry(Arc::clone(name)).or_default();
+        change(Arc::make_mut(behaviour));
+        self.0.version.fetch_add(1, Ordering::Release);
+    }
+
+    pub(crate) fn snapshot(&self) -> Snapshot {
+        let registry = self.0.registry.lock().expect("nothing panics while it holds this lock");
+        Snapshot { version: self.0.version.load(Ordering::Acquire), registry: Arc::clone(&registry) }
+    }
+
+    pub(crate) fn refresh(&self, snapshot: &mut Snapshot) {
+        if self.0.version.load(Ordering::Acquire) != snapshot.version {
+            *snapshot = self.snapshot();
+        }
+    }
+
+    /// The number of this thread's shard, if it is one of this server's.
+    pub(crate) fn shard_number(&self) -> Option<u16> {
+        here::shard_number(&self.0.running.get()?.mailboxes)
+    }
+
+    pub(crate) fn with_shard<R>(&self, act: impl FnOnce(&mut Shard) -> R) -> Option<R> {
+        here::with_shard(&self.0.running.get()?.mailboxes, act)
+    }
+
+    /// Runs `call` on a worker's thread, soon.
+    pub(crate) fn call_on(&self, shard: u16, call: impl FnOnce() + Send + 'static) -> Result<(), EmitError> {
+        let running = self.0.running.get().ok_or(EmitError::Closed)?;
+        here::call_on(&running.mailboxes, shard, call).map_err(|_| EmitError::Closed)
+    }
+
+    /// Acts on a shard, soon.
+    pub(crate) fn on_shard(&self, shard: u16, act: impl FnOnce(&mut Shard) + Send + 'static) -> Result<(), EmitError> {
+        let io = self.clone();
+        self.call_on(shard, move || {
+            io.with_shard(act);
+        })
+    }
+
+    /// Acts on this thread's shard at once, or on any other soon.
+    pub(crate) fn on_any_shard(&self, act: impl FnOnce(&mut Shard) + Send + 'static) -> Result<(), EmitError> {
+        if self.shard_number().is_some() {
+            self.with_shard(act);
+            return Ok(());
+        }
+        self.on_shard(self.pick_shard()?, act)
+    }
+
+    pub(crate) fn broadcast_counted(
+        &self,
+        target: Arc<Target>,
+        packet: Arc<Prepared>,
+    ) -> Result<CountFuture, EmitError> {
+        let (sender, receiver) = oneshot::channel();
+        self.on_any_shard(move |shard| shard.broadcast(&target, &packet, Some(local::expect_counts(sender))))?;
+        Ok(CountFuture(receiver))
+    }
+
+    fn pick_shard(&self) -> Result<u16, EmitError> {
+        let running = self.0.running.get().ok_or(EmitError::Closed)?;
+        Ok((self.0.next.fetch_add(1, Ordering::Relaxed) % running.mailboxes.len()) as u16)
+    }
+}
+
+impl std::fmt::Debug for Io {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Io").field("listening", &self.0.running.get().is_some()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,137 @@
+//! What an embedder touches: Socket.IO's words over the workers.
+//!
+//! Reading order: `io` (the server), `namespace` (who may come and what happens then), `socket`, `broadcast`, `ack`,
+//! `handler` (the shapes of functions); then `local`, where the shard's events meet all of it.
+
+pub mod ack;
+pub mod args;
+pub mod broadcast;
+pub mod engine;
+pub mod handler;
+pub mod io;
+mod local;
+pub mod namespace;
+pub mod server;
+pub mod socket;
+
+pub use broadcast::Rooms;
+
+use crate::error::CloseReason;
+use crate::shard::Census;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use tokio::sync::oneshot;
+
+/// Why an emit did nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum EmitError {
+    /// The socket has left, or the server does not run.
+    Closed,
+    /// The arguments have no JSON form, or the event's name is reserved.
+    Encode(args::EncodeError),
+}
+
+impl From<args::EncodeError> for EmitError {
+    fn from(error: args::EncodeError) -> EmitError {
+        EmitError::Encode(error)
+    }
+}
+
+impl std::fmt::Display for EmitError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            EmitError::Closed => f.write_str("the socket has left, or the server does not run"),
+            EmitError::Encode(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for EmitError {}
+
+/// How many sockets a broadcast was queued for, once every worker has said so.
+#[must_use = "whoever does not want the count calls `emit`"]
+pub struct CountFuture(pub(crate) oneshot::Receiver<usize>);
+
+impl Future for CountFuture {
+    type Output = Result<usize, EmitError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        Pin::new(&mut self.0).poll(cx).map_err(|_| EmitError::Closed)
+    }
+}
+
+/// What a server holds at a moment, and totals since it started.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Stats {
+    /// Open sessions by transport.
+    pub polling: usize,
+    pub websocket: usize,
+    /// Sockets in all namespaces.
+    pub sockets: usize,
+    /// Rooms in all namespaces, counted on each worker; sockets' own rooms are not.
+    pub rooms: usize,
+    /// Namespaces that have sockets, and how many.
+    pub namespaces: Vec<(String, usize)>,
+    /// Sessions opened.
+    pub opened: u64,
+    /// Events received from clients.
+    pub received: u64,
+    /// Broadcasts, counted once on each worker.
+    pub broadcasts: u64,
+    /// Packets that broadcasts queued for a client.
+    pub deliveries: u64,
+    pub bytes_out: u64,
+    pub bytes_in: u64,
+    /// Volatile packets that found their client not ready.
+    pub volatile_dropped: u64,
+    /// Sessions closed because their backlog went over `outbox_bytes_max`.
+    pub evicted: u64,
+    /// Requests refused by the protocol's rules.
+    pub refused: u64,
+    /// Connections over the limits on connections.
+    pub connections_refused: u64,
+    /// Packets and frames that broke a rule.
+    pub protocol_errors: u64,
+    /// Events whose arguments did not fit their handler.
+    pub arguments_refused: u64,
+    pub handler_panics: u64,
+    /// How sockets ended.
+    pub disconnects: Vec<(CloseReason, u64)>,
+}
+
+impl Stats {
+    fn add(&mut self, census: Census) {
+        let counters = census.counters;
+        self.polling += census.polling;
+        self.websocket += census.websocket;
+        self.sockets += census.sockets;
+        self.rooms += census.rooms;
+        for (name, sockets) in census.namespaces {
+            match self.namespaces.iter_mut().find(|(other, _)| **other == *name) {
+                Some((_, sum)) => *sum += sockets,
+                None => self.namespaces.push((name.into(), sockets)),
+            }
+        }
+        self.opened += counters.opened;
+        self.received += counters.received;
+        self.broadcasts += counters.broadcasts;
+        self.deliveries += counters.deliveries;
+        self.bytes_out += counters.bytes_out;
+        self.bytes_in += counters.bytes_in;
+        self.volatile_dropped += counters.volatile_dropped;
+        self.evicted += counters.evicted;
+        self.refused += counters.refused;
+        self.protocol_errors += counters.protocol_errors;
+        self.arguments_refused += counters.arguments_refused;
+        self.handler_panics += counters.handler_panics;
+        if self.disconnects.is_empty() {
+            self.disconnects = CloseReason::ALL.map(|reason| (reason, 0)).into();
+        }
+        for ((_, sum), count) in self.disconnects.iter_mut().zip(counters.disconnects) {
+            *sum += count;
+        }
+    }
+}

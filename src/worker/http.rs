@@ -1,0 +1,474 @@
+//! HTTP: what is HTTP, and only while it is: handshakes, polling, upgrades, and an embedder's own routes.
+//!
+//! A request of a session may arrive at any worker, also on a kept-alive connection that a proxy shares between clients:
+//! nothing here belongs to a session, and a connection remembers nothing between two requests. The request is passed to
+//! the shard named in its sid (`Worker::ask`), and the answer comes back.
+//!
+//! The order of the checks is the reference's; the statuses stand in error.rs.
+//!
+//! Limits: `handshake_timeout` for a request's head, `request_timeout` for its body, `payload_bytes_max` for its size,
+//!         [`HEAD_BYTES_MAX`], and admission.rs for the number of connections.
+
+use super::Worker;
+use super::admission::Admitted;
+use super::exchanges::Waiting;
+use super::streams::NewStream;
+use crate::error::Refusal;
+use crate::proto::{Id, websocket};
+use crate::settings::{Cors, Origins, Settings};
+use crate::shard::drive::App;
+use crate::shard::mail::{Reply, Request as Ask};
+use crate::shard::session::Handshake;
+use bytes::Bytes;
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt as _, Either, Full, LengthLimitError, Limited};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use std::cell::RefCell;
+use std::convert::Infallible;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+use tokio::net::TcpStream;
+
+/// Bytes of a request's head at most. Browsers with many cookies stay below; whoever sends more gets a 431.
+const HEAD_BYTES_MAX: usize = 64 << 10;
+
+/// An answer's body: whole, as ours are, or whatever an embedder's service streams.
+pub type Body = Either<Full<Bytes>, UnsyncBoxBody<Bytes, Box<dyn std::error::Error + Send + Sync>>>;
+
+/// What answers the paths that are not Engine.IO's.
+#[derive(Clone)]
+pub struct Routes(pub Arc<dyn Fn(Request<Incoming>) -> Pin<Box<dyn Future<Output = Response<Body>>>> + Send + Sync>);
+
+/// The peer of the connection that carries a request; in the request's extensions for an embedder's service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PeerAddress(pub SocketAddr);
+
+/// Serves one connection until it ends or is a WebSocket.
+pub fn spawn<A: App + 'static>(
+    worker: Rc<Worker<A>>,
+    stream: TcpStream,
+    peer: SocketAddr,
+    admitted: Admitted,
+    routes: Routes,
+) {
+    tokio::task::spawn_local(async move {
+        let _open = Open::new(Rc::clone(&worker));
+        // Fails only on a stream that is already dead, which reading it will show.
+        let _ = stream.set_nodelay(true);
+        let handshake_timeout = worker.shard.borrow().settings().handshake_timeout;
+        let mut closing = worker.closing.subscribe();
+        let connection = Rc::new(Connection { worker, peer, routes, admitted: RefCell::new(Some(admitted)) });
+        let service = service_fn(move |request| {
+            let connection = Rc::clone(&connection);
+            async move { Ok::<_, Infallible>(connection.serve(request).await) }
+        });
+        let serving = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(handshake_timeout)
+            .max_buf_size(HEAD_BYTES_MAX)
+            .serve_connection(TokioIo::new(stream), service)
+            .with_upgrades();
+        let mut serving = pin!(serving);
+        // How a connection ends is of no interest here: a request that was broken off told its session.
+        tokio::select! {
+            _ = serving.as_mut() => return,
+            _ = closing.wait_for(|closing| *closing) => serving.as_mut().graceful_shutdown(),
+        }
+        let _ = serving.await;
+    });
+}
+
+/// Counts an HTTP connection while it lasts.
+struct Open<A>(Rc<Worker<A>>);
+
+impl<A> Open<A> {
+    fn new(worker: Rc<Worker<A>>) -> Open<A> {
+        worker.http_connections.update(|open| open + 1);
+        Open(worker)
+    }
+}
+
+impl<A> Drop for Open<A> {
+    fn drop(&mut self) {
+        self.0.http_connections.update(|open| open - 1);
+        self.0.touched.notify_one();
+    }
+}
+
+struct Connection<A> {
+    worker: Rc<Worker<A>>,
+    peer: SocketAddr,
+    routes: Routes,
+    /// Its place among the admitted connections, until a WebSocket takes it along.
+    admitted: RefCell<Option<Admitted>>,
+}
+
+/// The parts of the query that Engine.IO reads. The last of several equal names counts, as in the reference.
+#[derive(Default)]
+struct Query {
+    revision: String,
+    transport: String,
+    sid: Option<String>,
+}
+
+impl Query {
+    fn parse(query: &str) -> Query {
+        let mut parsed = Query::default();
+        for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+            match &*name {
+                "EIO" => parsed.revision = value.into_owned(),
+                "transport" => parsed.transport = value.into_owned(),
+                "sid" => parsed.sid = Some(value.into_owned()).filter(|sid| !sid.is_empty()),
+                _ => {}
+            }
+        }
+        parsed
+    }
+}
+
+impl<A: App + 'static> Connection<A> {
+    async fn serve(self: Rc<Self>, mut request: Request<Incoming>) -> Response<Body> {
+        let settings = Arc::clone(self.worker.shard.borrow().settings());
+        if !is_ours(&settings, request.uri().path()) {
+            request.extensions_mut().insert(PeerAddress(self.peer));
+            return (self.routes.0)(request).await;
+        }
+        let cors = settings.cors.as_ref().map(|cors| cors_headers(cors, &request)).unwrap_or_default();
+        let preflight = settings.cors.is_some() && request.method() == Method::OPTIONS;
+        let mut response = match (preflight, is_websocket(&settings, request.headers())) {
+            (true, _) => with_status(StatusCode::NO_CONTENT),
+            (_, true) => self.websocket(&settings, request).await,
+            (_, false) => self.polling(&settings, request).await,
+        };
+        response.headers_mut().extend(cors);
+        response
+    }
+
+    // ---- long-polling
+
+    async fn polling(&self, settings: &Settings, request: Request<Incoming>) -> Response<Body> {
+        let query = Query::parse(request.uri().query().unwrap_or_default());
+        if !is_enabled(settings, &query.transport) {
+            return self.refuse(Refusal::TransportUnknown);
+        }
+        match &query.sid {
+            Some(sid) => match self.known(sid) {
+                Some(sid) => self.exchange(settings, sid, &query, request).await,
+                None => self.refuse(Refusal::UnknownSid),
+            },
+            None if request.method() != Method::GET => self.refuse(Refusal::BadHandshakeMethod),
+            None if query.transport != "polling" => self.refuse(Refusal::BadRequest),
+            None if query.revision != "4" => self.refuse(Refusal::UnsupportedProtocolVersion),
+            None => self.open(settings, &request),
+        }
+    }
+
+    fn open(&self, settings: &Settings, request: &Request<Incoming>) -> Response<Body> {
+        let handshake = Arc::new(self.handshake(request));
+        let opened = self.worker.shard_now().open_polling(handshake);
+        let (key, payload) = match opened {
+            Ok(opened) => opened,
+            Err(refusal) => return self.refuse(refusal),
+        };
+        self.worker.settle();
+        let mut response = payload_response(payload);
+        if let Some(cookie) = &settings.cookie
+            && let Some(session) = self.worker.shard.borrow().session(key)
+        {
+            let cookie = format!("{cookie}={}; Path=/; HttpOnly; SameSite=Lax", session.id);
+            response.headers_mut().insert(header::SET_COOKIE, header_value(&cookie));
+        }
+        response
+    }
+
+    async fn exchange(
+        &self,
+        settings: &Settings,
+        sid: Id,
+        query: &Query,
+        request: Request<Incoming>,
+    ) -> Response<Body> {
+        let matches = query.revision == "4" && query.transport == "polling";
+        let ask = match *request.method() {
+            _ if !matches => Ask::Mismatch,
+            Method::GET => Ask::Poll,
+            Method::POST if is_binary(request.headers()) => Ask::PushBinary,
+            Method::POST => match self.body(settings, request).await {
+                Ok(body) => Ask::Push(body),
+                Err(status) => return with_status(status),
+            },
+            _ => Ask::Other,
+        };
+        let mut held = Held { worker: &self.worker, waiting: self.worker.ask(sid, ask) };
+        match held.waiting.reply().await {
+            Some(Reply::Payload(payload)) => payload_response(payload),
+            Some(Reply::Done) => done_response(),
+            Some(Reply::Broken) => with_status(StatusCode::BAD_REQUEST),
+            Some(Reply::MethodUnknown) => with_status(StatusCode::INTERNAL_SERVER_ERROR),
+            Some(Reply::Refused(refusal)) => refusal_response(refusal),
+            Some(Reply::Accepted) => unreachable!("only an upgrade is accepted"),
+            None => self.refuse(Refusal::ShuttingDown),
+        }
+    }
+
+    /// The whole body, or the status that says why not. Its session goes on in any case.
+    async fn body(&self, settings: &Settings, request: Request<Incoming>) -> Result<Bytes, StatusCode> {
+        let body = Limited::new(request.into_body(), settings.payload_bytes_max).collect();
+        match tokio::time::timeout(settings.request_timeout, body).await {
+            Ok(Ok(body)) => Ok(body.to_bytes()),
+            Ok(Err(error)) if error.is::<LengthLimitError>() => Err(StatusCode::PAYLOAD_TOO_LARGE),
+            Ok(Err(_)) => Err(StatusCode::BAD_REQUEST),
+            Err(_) => Err(StatusCode::REQUEST_TIMEOUT),
+        }
+    }
+
+    // ---- WebSocket
+
+    async fn websocket(self: &Rc<Self>, settings: &Settings, mut request: Request<Incoming>) -> Response<Body> {
+        let accept = match check_websocket(request.headers()) {
+            Ok(accept) => accept,
+            Err(why) => return bad_upgrade(why),
+        };
+        let query = Query::parse(request.uri().query().unwrap_or_default());
+        if !is_enabled(settings, &query.transport) {
+            return self.refuse_upgrade(Refusal::TransportUnknown);
+        }
+        let sid = match &query.sid {
+            Some(sid) => match self.known(sid) {
+                Some(sid) => Some(sid),
+                None => return self.refuse_upgrade(Refusal::UnknownSid),
+            },
+            None => None,
+        };
+        if request.method() != Method::GET {
+            return self.refuse_upgrade(Refusal::BadHandshakeMethod);
+        }
+        if query.transport != "websocket" {
+            return self.refuse_upgrade(Refusal::BadRequest);
+        }
+        if query.revision != "4" {
+            let refusal = if sid.is_some() { Refusal::BadRequest } else { Refusal::UnsupportedProtocolVersion };
+            return self.refuse_upgrade(refusal);
+        }
+        if let Some(sid) = sid
+            && let Some(refusal) = self.may_upgrade(sid).await
+        {
+            return self.refuse_upgrade(refusal);
+        }
+        let protocol = request.headers().get(header::SEC_WEBSOCKET_PROTOCOL).and_then(first_protocol);
+        let handshake = self.handshake(&request);
+        let upgrade = hyper::upgrade::on(&mut request);
+        tokio::task::spawn_local(Rc::clone(self).take_stream(upgrade, sid, handshake));
+        switching_protocols(&accept, protocol)
+    }
+
+    async fn may_upgrade(&self, sid: Id) -> Option<Refusal> {
+        let mut waiting = self.worker.ask(sid, Ask::Upgrade);
+        match waiting.reply().await {
+            Some(Reply::Accepted) => None,
+            Some(Reply::Refused(refusal)) => Some(refusal),
+            _ => Some(Refusal::ShuttingDown),
+        }
+    }
+
+    /// Takes the bare stream out of HTTP once the 101 has left. Nothing of the task or of hyper's buffers remains.
+    async fn take_stream(self: Rc<Self>, upgrade: OnUpgrade, sid: Option<Id>, handshake: Handshake) {
+        let Ok(upgraded) = upgrade.await else { return };
+        let parts = upgraded.downcast::<TokioIo<TcpStream>>().expect("every connection is served on a TcpStream");
+        let Ok(tcp) = parts.io.into_inner().into_std() else { return };
+        let admitted = self.admitted.borrow_mut().take().expect("a connection is upgraded once");
+        let stream = NewStream { tcp, read: parts.read_buf.to_vec(), admitted };
+        match sid {
+            Some(sid) => self.worker.attach_upgrade(sid, stream),
+            None => self.worker.attach(Arc::new(handshake), stream),
+        }
+    }
+
+    // ---- both
+
+    /// A sid that one of our shards could have given out.
+    fn known(&self, sid: &str) -> Option<Id> {
+        Id::parse(sid).filter(|sid| usize::from(sid.shard()) < self.worker.mailboxes.len())
+    }
+
+    fn handshake(&self, request: &Request<Incoming>) -> Handshake {
+        let url = request.uri().path_and_query().map_or("/", |url| url.as_str());
+        let headers = request.headers().iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
+        let issued = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Handshake::new(url, headers, self.peer, issued.as_millis() as u64)
+    }
+
+    fn refuse(&self, refusal: Refusal) -> Response<Body> {
+        self.worker.shard.borrow_mut().counters.refused += 1;
+        refusal_response(refusal)
+    }
+
+    fn refuse_upgrade(&self, refusal: Refusal) -> Response<Body> {
+        self.worker.shard.borrow_mut().counters.refused += 1;
+        bad_upgrade(refusal.wire().1)
+    }
+}
+
+/// A request that waits for its session. Dropped unanswered, it tells the session that its client has gone.
+struct Held<'w, A: App + 'static> {
+    worker: &'w Worker<A>,
+    waiting: Waiting<'w>,
+}
+
+impl<A: App + 'static> Drop for Held<'_, A> {
+    fn drop(&mut self) {
+        if self.waiting.is_open() {
+            self.worker.abandon(&self.waiting);
+        }
+    }
+}
+
+// ---- what requests say
+
+/// Whether the path is the endpoint's (option `addTrailingSlash` of the reference).
+fn is_ours(settings: &Settings, path: &str) -> bool {
+    match path.strip_prefix(&*settings.path) {
+        Some("") => !settings.add_trailing_slash,
+        Some(rest) => rest.starts_with('/'),
+        None => false,
+    }
+}
+
+fn is_enabled(settings: &Settings, transport: &str) -> bool {
+    match transport {
+        "polling" => settings.transports.polling,
+        "websocket" => settings.transports.websocket,
+        _ => false,
+    }
+}
+
+fn is_websocket(settings: &Settings, headers: &HeaderMap) -> bool {
+    settings.transports.websocket
+        && headers.get(header::UPGRADE).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"))
+}
+
+/// The handshake's own rules (RFC 6455, section 4.2.1). The accept key, or what is wrong.
+fn check_websocket(headers: &HeaderMap) -> Result<String, &'static str> {
+    let version = headers.get(header::SEC_WEBSOCKET_VERSION).map(HeaderValue::as_bytes);
+    if !matches!(version, Some(b"13" | b"8")) {
+        return Err("Missing or invalid Sec-WebSocket-Version header");
+    }
+    let key = headers.get(header::SEC_WEBSOCKET_KEY).and_then(|key| key.to_str().ok());
+    key.and_then(websocket::accept_key).ok_or("Missing or invalid Sec-WebSocket-Key header")
+}
+
+fn first_protocol(offered: &HeaderValue) -> Option<HeaderValue> {
+    let first = offered.to_str().ok()?.split(',').next()?.trim();
+    HeaderValue::from_str(first).ok()
+}
+
+fn is_binary(headers: &HeaderMap) -> bool {
+    headers.get(header::CONTENT_TYPE).is_some_and(|value| value == "application/octet-stream")
+}
+
+// ---- what answers say
+
+fn with_status(status: StatusCode) -> Response<Body> {
+    respond(status, Bytes::new())
+}
+
+/// A response with a whole body.
+pub fn respond(status: StatusCode, body: Bytes) -> Response<Body> {
+    let mut response = Response::new(Either::Left(Full::new(body)));
+    *response.status_mut() = status;
+    response
+}
+
+fn typed(status: StatusCode, content_type: &'static str, body: Bytes) -> Response<Body> {
+    let mut response = respond(status, body);
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response
+}
+
+fn not_stored(mut response: Response<Body>) -> Response<Body> {
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+fn payload_response(payload: Bytes) -> Response<Body> {
+    not_stored(typed(StatusCode::OK, "text/plain; charset=UTF-8", payload))
+}
+
+fn done_response() -> Response<Body> {
+    not_stored(typed(StatusCode::OK, "text/html", Bytes::from_static(b"ok")))
+}
+
+fn refusal_response(refusal: Refusal) -> Response<Body> {
+    let (code, message, status) = refusal.wire();
+    let status = StatusCode::from_u16(status).expect("the table holds valid statuses");
+    let body = format!(r#"{{"code":{code},"message":"{message}"}}"#);
+    let mut response = typed(status, "application/json", body.into());
+    if status == StatusCode::SERVICE_UNAVAILABLE {
+        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+    }
+    response
+}
+
+/// A refused WebSocket handshake is told why in plain text, and its connection closes.
+fn bad_upgrade(why: &'static str) -> Response<Body> {
+    let mut response = typed(StatusCode::BAD_REQUEST, "text/html", Bytes::from_static(why.as_bytes()));
+    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    response.headers_mut().insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13, 8"));
+    response
+}
+
+fn switching_protocols(accept: &str, protocol: Option<HeaderValue>) -> Response<Body> {
+    let mut response = with_status(StatusCode::SWITCHING_PROTOCOLS);
+    let headers = response.headers_mut();
+    headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+    headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+    headers.insert(header::SEC_WEBSOCKET_ACCEPT, header_value(accept));
+    if let Some(protocol) = protocol {
+        headers.insert(header::SEC_WEBSOCKET_PROTOCOL, protocol);
+    }
+    response
+}
+
+fn header_value(text: &str) -> HeaderValue {
+    HeaderValue::from_str(text).expect("built from checked settings and base64")
+}
+
+/// What the Fetch standard calls the CORS response headers, as the reference's `cors` module sends them.
+fn cors_headers(cors: &Cors, request: &Request<Incoming>) -> Vec<(HeaderName, HeaderValue)> {
+    let mut headers = Vec::new();
+    let mut vary = Vec::new();
+    match &cors.origins {
+        Origins::Any => headers.push((header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"))),
+        Origins::Listed(origins) => {
+            vary.push("Origin");
+            let origin = request.headers().get(header::ORIGIN);
+            if let Some(origin) = origin.filter(|&origin| origins.iter().any(|listed| origin == listed.as_str())) {
+                headers.push((header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone()));
+            }
+        }
+    }
+    if cors.credentials {
+        headers.push((header::ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true")));
+    }
+    if request.method() == Method::OPTIONS {
+        headers.push((header::ACCESS_CONTROL_ALLOW_METHODS, header_value(&cors.methods.join(","))));
+        vary.push("Access-Control-Request-Headers");
+        if let Some(wanted) = request.headers().get(header::ACCESS_CONTROL_REQUEST_HEADERS) {
+            headers.push((header::ACCESS_CONTROL_ALLOW_HEADERS, wanted.clone()));
+        }
+    }
+    if !vary.is_empty() {
+        headers.push((header::VARY, header_value(&vary.join(", "))));
+    }
+    headers
+}

@@ -1,0 +1,63 @@
+//! Listen: one accept queue per worker, and the task that empties it.
+//!
+//! Every worker binds the same address with `SO_REUSEPORT`, and the kernel spreads new connections over them. Systems
+//! whose kernel does not spread (macOS) give them all to one worker: everything works, on one core.
+
+use super::Worker;
+use super::http;
+use crate::settings::Settings;
+use crate::shard::drive::App;
+use socket2::{Domain, Protocol, Socket, Type};
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::rc::Rc;
+use std::time::Duration;
+use tokio::net::TcpStream;
+
+/// How long a worker that is out of descriptors leaves its accept queue alone.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// What a connection over the limits is told before it is closed.
+const OVER_LIMIT: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nRetry-After: 1\r\n\
+    Content-Type: application/json\r\nContent-Length: 43\r\n\r\n{\"code\":4,\"message\":\"Too many connections\"}";
+
+/// A listener that shares its address with those of the other workers.
+pub fn bind(address: SocketAddr, settings: &Settings) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(settings.accept_queue)?;
+    Ok(socket.into())
+}
+
+/// Accepts until the server shuts down.
+pub async fn accept<A: App + 'static>(worker: Rc<Worker<A>>, listener: TcpListener, routes: http::Routes) {
+    let listener = match tokio::net::TcpListener::from_std(listener) {
+        Ok(listener) => listener,
+        Err(error) => return tracing::error!(%error, "the listener cannot be used"),
+    };
+    let mut closing = worker.closing.subscribe();
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            _ = closing.wait_for(|closing| *closing) => return,
+        };
+        match accepted {
+            Ok((stream, peer)) => welcome(&worker, stream, peer, &routes),
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept connections for a moment");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+fn welcome<A: App + 'static>(worker: &Rc<Worker<A>>, stream: TcpStream, peer: SocketAddr, routes: &http::Routes) {
+    match worker.admission.admit(peer.ip()) {
+        Some(admitted) => http::spawn(Rc::clone(worker), stream, peer, admitted, routes.clone()),
+        None => {
+            let _ = stream.try_write(OVER_LIMIT);
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! Mailbox: where threads meet, and nowhere else.
+//!
+//! A bounded queue behind one wake-up flag: whoever posts into a sleeping worker's mailbox wakes it, everybody else only
+//! posts. A worker posts one batch of mail per other worker and turn.
+//!
+//! Limits: [`MAILBOX_POSTS_MAX`]. A full mailbox never blocks a worker: what it wanted to post waits with it, and it stops
+//!         reading its own connections until the mailbox has room, so that the pressure reaches TCP and not memory.
+
+use crate::proto::Id;
+use crate::shard::mail::Mail;
+use crossbeam_queue::ArrayQueue;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+/// Posts that wait for one worker. A post is a turn's mail of one worker, so this is many turns of backlog.
+pub const MAILBOX_POSTS_MAX: usize = 4096;
+
+pub struct Mailbox {
+    posts: ArrayQueue<Post>,
+    /// Whether the owner knows, or will soon look.
+    alerted: AtomicBool,
+    closed: AtomicBool,
+    waker: mio::Waker,
+}
+
+/// What one thread gives to a worker.
+pub enum Post {
+    /// Mail between shards, in order.
+    Mail(Vec<Mail>),
+    /// A WebSocket that was accepted elsewhere for a session of this worker.
+    Adopt(Adoption),
+    /// Work for the worker's thread: how handles act on sockets that live there.
+    Call(Box<dyn FnOnce() + Send>),
+    /// Take nobody in, close everybody, end.
+    ShutDown,
+}
+
+/// The worker has ended.
+#[derive(Clone, Copy, Debug)]
+pub struct Closed;
+
+/// A stream on its way to the worker that owns its session.
+pub struct Adoption {
+    pub sid: Id,
+    pub stream: super::streams::NewStream,
+}
+
+impl Mailbox {
+    pub fn new(waker: mio::Waker) -> Mailbox {
+        Mailbox {
+            posts: ArrayQueue::new(MAILBOX_POSTS_MAX),
+            alerted: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
+            waker,
+        }
+    }
+
+    /// Posts without waiting; a full mailbox gives the post back.
+    pub fn try_post(&self, post: Post) -> Result<(), Post> {
+        self.posts.push(post)?;
+        self.alert();
+        Ok(())
+    }
+
+    /// Posts from a thread that is no worker, and so may wait for room.
+    pub fn post(&self, mut post: Post) -> Result<(), Closed> {
+        loop {
+            if self.closed.load(Ordering::SeqCst) {
+                return Err(Closed);
+            }
+            match self.try_post(post) {
+                Ok(()) => return Ok(()),
+                Err(back) => post = back,
+            }
+            std::thread::sleep(Duration::from_micros(100));
+        }
+    }
+
+    /// For the owner, at its end: nobody will look any more. What waits is dropped, so that whoever waits for an answer
+    /// learns of it.
+    pub fn close(&self) {
+        self.closed.store(true, Ordering::SeqCst);
+        while self.posts.pop().is_some() {}
+    }
+
+    /// For the owner: takes one post.
+    pub fn take(&self) -> Option<Post> {
+        self.posts.pop()
+    }
+
+    /// For the owner, before it takes: from now on a post alerts again.
+    pub fn listen(&self) {
+        self.alerted.store(false, Ordering::SeqCst);
+    }
+
+    fn alert(&self) {
+        if !self.alerted.swap(true, Ordering::SeqCst)
+            && let Err(error) = self.waker.wake()
+        {
+            tracing::error!(%error, "a worker could not be woken");
+        }
+    }
+}

@@ -1,0 +1,322 @@
+//! Worker: one pinned thread, its streams, and the one shard that it drives.
+//!
+//! ```text
+//! wait      until a stream, the mailbox or a deadline is ready
+//! read      bytes → frames → packets → handlers; what they emit only lands in outboxes
+//! mail      what other shards and handles sent
+//! advance   heartbeats, ack deadlines, upgrade timeouts
+//! post      one batch and at most one wake-up per other worker (before writing, so that they start early)
+//! write     each dirty session once, everything it has waiting
+//! bury      close, hand over, free: nothing dies before this line
+//! ```
+//!
+//! Every step has a budget, so one greedy peer or one giant room cannot own the core; it resumes where it stopped.
+//! HTTP (http.rs) runs as ordinary tasks of the worker's runtime and only while it is HTTP: after a 101 the bare stream
+//! joins `streams`, and no task, channel, timer or buffer remains for it.
+
+pub mod admission;
+mod exchanges;
+pub mod here;
+pub mod http;
+mod listen;
+pub mod mailbox;
+pub mod server;
+mod streams;
+
+use crate::proto::Id;
+use crate::shard::arena::Key;
+use crate::shard::drive::{self, App};
+use crate::shard::mail::{Ending, Mail, Request};
+use crate::shard::session::{Conn, Handshake};
+use crate::shard::{Millis, Shard};
+use admission::Admission;
+use exchanges::{Exchanges, Waiting};
+use mailbox::{Adoption, Mailbox, Post};
+use std::cell::{Cell, RefCell, RefMut};
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use streams::{NewStream, Poller, ReadOutcome, Ready, SendLoop, Streams};
+use tokio::sync::{Notify, watch};
+
+/// Bytes read from one stream in one turn at most, and the size of the worker's read buffer.
+const READ_BYTES_MAX: usize = 64 << 10;
+/// Streams read in one turn at most.
+const READS_MAX: usize = 1024;
+/// Sessions written to in one turn at most: some milliseconds of work, after which the inputs are looked at again.
+const WRITES_MAX: usize = 1024;
+/// Posts taken in one turn at most.
+const POSTS_MAX: usize = 256;
+
+/// What the tasks of one worker share. Everything is of one thread; every borrow ends before a handler runs.
+pub struct Worker<A> {
+    number: u16,
+    shard: Rc<RefCell<Shard>>,
+    app: A,
+    started: Instant,
+    mailboxes: Arc<[Mailbox]>,
+    streams: RefCell<Streams>,
+    exchanges: Exchanges,
+    admission: Arc<Admission>,
+    /// Posts that wait for this turn's end, or for room in a mailbox.
+    outgoing: Rc<RefCell<VecDeque<(u16, Post)>>>,
+    /// Streams that have more to read than the last turn took.
+    unread: RefCell<VecDeque<Ready>>,
+    touched: Rc<Notify>,
+    /// Tells HTTP connections to finish; see `http`.
+    closing: watch::Sender<bool>,
+    http_connections: Cell<usize>,
+}
+
+impl<A: App + 'static> Worker<A> {
+    /// Turns until the server is shut down and everybody is gone, or the grace is over.
+    async fn run(self: Rc<Self>, mut poller: Poller) {
+        let mut buffer = vec![0; READ_BYTES_MAX].into_boxed_slice();
+        let mut busy = false;
+        let mut closing = self.closing.subscribe();
+        let mut deadline = None;
+        loop {
+            if busy || self.has_work() {
+                tokio::task::yield_now().await;
+            } else {
+                tokio::select! {
+                    () = poller.ready() => {}
+                    () = self.touched.notified() => {}
+                    () = sleep_until_due(self.next_due()) => {}
+                    () = sleep_until(deadline) => {}
+                    _ = closing.changed(), if deadline.is_none() => {}
+                }
+            }
+            busy = self.turn(&mut poller, &mut buffer);
+            if *self.closing.borrow() {
+                let grace = self.shard.borrow().settings().shutdown_grace;
+                let deadline = *deadline.get_or_insert_with(|| Instant::now() + grace);
+                if self.is_empty() || Instant::now() >= deadline {
+                    return;
+                }
+            }
+        }
+    }
+
+    /// One turn. Returns whether there is more to do at once.
+    fn turn(&self, poller: &mut Poller, buffer: &mut [u8]) -> bool {
+        self.shard.borrow_mut().tell_time(self.now());
+        let saturated = self.find_ready(poller);
+        self.read(buffer);
+        let more_mail = self.take_mail();
+        drive::advance(&self.shard, &self.app, self.now());
+        self.post();
+        self.write();
+        self.bury();
+        saturated || more_mail
+    }
+
+    fn find_ready(&self, poller: &mut Poller) -> bool {
+        let mut ready = Vec::new();
+        let saturated = poller.poll(&self.streams.borrow(), &mut ready);
+        for ready in ready {
+            if ready.writable {
+                self.shard.borrow_mut().on_writable(ready.conn);
+            }
+            if ready.readable || ready.ending {
+                self.unread.borrow_mut().push_back(ready);
+            }
+        }
+        saturated
+    }
+
+    fn read(&self, buffer: &mut [u8]) {
+        // Mail that finds no room means that others are behind: whoever feeds them has to wait.
+        if !self.outgoing.borrow().is_empty() {
+            return;
+        }
+        let budget = self.unread.borrow().len().min(READS_MAX);
+        for _ in 0..budget {
+            let ready = self.unread.borrow_mut().pop_front().expect("counted");
+            let outcome = self.streams.borrow().read(ready.conn, buffer);
+            match outcome {
+                ReadOutcome::Bytes(bytes) => {
+                    drive::receive(&self.shard, &self.app, ready.conn, &mut buffer[..bytes]);
+                    // Fewer than asked for: the stream is empty, and the next bytes will be announced anew.
+                    if bytes == buffer.len() || ready.ending {
+                        self.unread.borrow_mut().push_back(ready);
+                    }
+                }
+                ReadOutcome::Nothing => {}
+                ReadOutcome::End => self.shard.borrow_mut().on_hangup(ready.conn, false),
+                ReadOutcome::Broken => self.shard.borrow_mut().on_hangup(ready.conn, true),
+            }
+            drive::settle(&self.shard, &self.app);
+        }
+    }
+
+    fn take_mail(&self) -> bool {
+        let mailbox = &self.mailboxes[usize::from(self.number)];
+        mailbox.listen();
+        for _ in 0..POSTS_MAX {
+            match mailbox.take() {
+                Some(Post::Mail(batch)) => {
+                    batch.into_iter().for_each(|mail| drive::deliver(&self.shard, &self.app, mail));
+                }
+                Some(Post::Call(call)) => call(),
+                Some(Post::Adopt(Adoption { sid, stream })) => self.adopt(sid, stream),
+                Some(Post::ShutDown) => self.shut_down(),
+                None => return false,
+            }
+            drive::settle(&self.shard, &self.app);
+        }
+        true
+    }
+
+    /// Gives answers to the requests that wait here, and mail to whom it is for.
+    fn post(&self) {
+        let here = self.shard.borrow_mut().route_answers();
+        here.into_iter().for_each(|(exchange, reply)| self.exchanges.answer(exchange, reply));
+        let mut outgoing = self.outgoing.borrow_mut();
+        let mut batches: Vec<Vec<Mail>> = Vec::new();
+        for (to, mail) in self.shard.borrow_mut().take_mail() {
+            batches.resize_with(self.mailboxes.len(), Vec::new);
+            batches[usize::from(to)].push(mail);
+        }
+        let batches = batches.into_iter().enumerate().filter(|(_, batch)| !batch.is_empty());
+        outgoing.extend(batches.map(|(to, batch)| (to as u16, Post::Mail(batch))));
+        for _ in 0..outgoing.len() {
+            let (to, post) = outgoing.pop_front().expect("counted");
+            if let Err(post) = self.mailboxes[usize::from(to)].try_post(post) {
+                outgoing.push_back((to, post));
+            }
+        }
+    }
+
+    fn write(&self) {
+        let streams = self.streams.borrow();
+        self.shard.borrow_mut().write(&mut SendLoop(&streams), WRITES_MAX);
+    }
+
+    fn bury(&self) {
+        // Writing may have found streams broken and clients too slow.
+        drive::settle(&self.shard, &self.app);
+        let endings = self.shard.borrow_mut().bury();
+        let mut streams = self.streams.borrow_mut();
+        for ending in endings {
+            match ending {
+                Ending::FinishWriting(conn) => streams.finish_writing(conn),
+                Ending::Close(conn) => streams.remove(conn),
+            }
+        }
+    }
+
+    // ---- what HTTP tasks ask for, between turns
+
+    /// A WebSocket that begins its own session. Without room for it the stream is closed.
+    fn attach(&self, handshake: Arc<Handshake>, stream: NewStream) {
+        let opened = self.shard_now().open_websocket(handshake);
+        if let Ok(conn) = opened {
+            self.begin_reading(conn, stream);
+        }
+    }
+
+    /// A WebSocket that is to take over a polling session, wherever that lives.
+    fn attach_upgrade(&self, sid: Id, stream: NewStream) {
+        if sid.shard() == self.number {
+            self.adopt(sid, stream);
+        } else {
+            self.outgoing.borrow_mut().push_back((sid.shard(), Post::Adopt(Adoption { sid, stream })));
+            self.touched.notify_one();
+        }
+    }
+
+    fn adopt(&self, sid: Id, stream: NewStream) {
+        let conn = self.shard_now().open_upgrade(sid);
+        self.begin_reading(conn, stream);
+    }
+
+    fn begin_reading(&self, conn: Key<Conn>, NewStream { tcp, mut read, admitted }: NewStream) {
+        drive::settle(&self.shard, &self.app); // the session has begun before its first message is read
+        let inserted = self.streams.borrow_mut().insert(conn, tcp, admitted);
+        if let Err(error) = inserted {
+            tracing::warn!(%error, "a stream could not be watched");
+            self.shard_now().on_hangup(conn, true);
+        } else if !read.is_empty() {
+            drive::receive(&self.shard, &self.app, conn, &mut read);
+        }
+        self.settle();
+    }
+
+    /// A request of a session, here or elsewhere.
+    fn ask(&self, sid: Id, request: Request) -> Waiting<'_> {
+        let waiting = self.exchanges.open(self.number, sid);
+        let exchange = waiting.exchange();
+        if sid.shard() == self.number {
+            self.shard_now();
+            drive::request(&self.shard, &self.app, sid, request, exchange);
+            drive::settle(&self.shard, &self.app);
+        } else {
+            self.shard_now().post(sid.shard(), Mail::Request { sid, request, exchange });
+        }
+        self.touched.notify_one();
+        waiting
+    }
+
+    /// The client of a request has gone.
+    fn abandon(&self, waiting: &Waiting<'_>) {
+        let (sid, exchange) = (waiting.sid(), waiting.exchange());
+        if sid.shard() == self.number {
+            self.shard_now().on_abandoned(sid, exchange);
+            drive::settle(&self.shard, &self.app);
+        } else {
+            self.shard_now().post(sid.shard(), Mail::Abandoned { sid, exchange });
+        }
+        self.touched.notify_one();
+    }
+
+    /// Lets the application hear of what an HTTP task did to the shard, and has a turn follow.
+    fn settle(&self) {
+        drive::settle(&self.shard, &self.app);
+        self.touched.notify_one();
+    }
+
+    fn shut_down(&self) {
+        self.shard_now().shut_down();
+        self.closing.send_replace(true);
+    }
+
+    // ---- state
+
+    /// The shard, told the time: for what comes in between turns.
+    fn shard_now(&self) -> RefMut<'_, Shard> {
+        let mut shard = self.shard.borrow_mut();
+        shard.tell_time(self.now());
+        shard
+    }
+
+    fn now(&self) -> Millis {
+        self.started.elapsed().as_millis() as Millis
+    }
+
+    fn has_work(&self) -> bool {
+        self.shard.borrow().has_work() || !self.unread.borrow().is_empty() || !self.outgoing.borrow().is_empty()
+    }
+
+    fn next_due(&self) -> Option<Instant> {
+        let due = self.shard.borrow().next_due()?;
+        Some(self.started + Duration::from_millis(due))
+    }
+
+    fn is_empty(&self) -> bool {
+        let shard = self.shard.borrow();
+        shard.session_count() == 0 && shard.conn_count() == 0 && self.http_connections.get() == 0 && !shard.has_work()
+    }
+}
+
+async fn sleep_until_due(due: Option<Instant>) {
+    sleep_until(due).await;
+}
+
+async fn sleep_until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at.into()).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,188 @@
+//! Streams: the TCP connections of established WebSockets, and the poller that watches them.
+//!
+//! A stream's place is its conn's slot, so neither side needs a map. Streams are registered once, edge-triggered, for
+//! both directions: no system call changes a registration again.
+//!
+//! The poller's own descriptor is watched by the runtime, so that one thread can wait for both at once.
+//!
+//! Invariants: a stream is removed when its conn is buried, and at no other time.
+
+use super::admission::Admitted;
+use crate::shard::arena::Key;
+use crate::shard::mail::{Job, Sent, Wire};
+use crate::shard::session::Conn;
+use mio::event::Event;
+use mio::net::TcpStream;
+use mio::{Events, Interest, Poll, Token};
+use std::io::{self, ErrorKind, Read as _, Write as _};
+use std::net::Shutdown;
+use std::time::Duration;
+use tokio::io::Interest as RuntimeInterest;
+use tokio::io::unix::AsyncFd;
+
+/// The mailbox's token; no slot reaches it.
+const MAILBOX: Token = Token(usize::MAX >> 1);
+/// Events taken from the kernel at a time.
+const EVENTS: usize = 1024;
+
+/// A stream that has just left HTTP behind, with what it had already read.
+pub struct NewStream {
+    pub tcp: std::net::TcpStream,
+    pub read: Vec<u8>,
+    pub admitted: Admitted,
+}
+
+struct Stream {
+    tcp: TcpStream,
+    conn: Key<Conn>,
+    _admitted: Admitted,
+}
+
+pub struct Streams {
+    slots: Vec<Option<Stream>>,
+    registry: mio::Registry,
+}
+
+/// The poller, apart from the streams, because it is waited for while they are used.
+pub struct Poller {
+    poll: AsyncFd<Poll>,
+    events: Events,
+}
+
+/// A stream that can be read, or written again.
+#[derive(Clone, Copy)]
+pub struct Ready {
+    pub conn: Key<Conn>,
+    pub readable: bool,
+    pub writable: bool,
+    /// The peer's FIN, or an error, is behind the bytes.
+    pub ending: bool,
+}
+
+/// What a read found.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ReadOutcome {
+    /// Bytes; the stream is empty now if there were fewer than asked for.
+    Bytes(usize),
+    Nothing,
+    End,
+    Broken,
+}
+
+/// The poller must exist before its thread does, because other threads wake it through its mailbox.
+pub fn poll_and_waker() -> io::Result<(Poll, mio::Waker)> {
+    let poll = Poll::new()?;
+    let waker = mio::Waker::new(poll.registry(), MAILBOX)?;
+    Ok((poll, waker))
+}
+
+impl Poller {
+    /// To be called inside the worker's runtime.
+    #[allow(unsafe_code)]
+    pub fn new(poll: Poll) -> io::Result<(Poller, Streams)> {
+        let registry = poll.registry().try_clone()?;
+        // SAFETY: a `Poll` owns its descriptor and keeps it open as long as it lives; the `AsyncFd` owns the `Poll`, is
+        // never asked to give it back, and nobody replaces the `Poll` inside.
+        let poll = unsafe { AsyncFd::register_with_interest(poll, RuntimeInterest::READABLE) }?;
+        Ok((Poller { poll, events: Events::with_capacity(EVENTS) }, Streams { slots: Vec::new(), registry }))
+    }
+
+    /// Waits until a stream or the mailbox is ready.
+    pub async fn ready(&self) {
+        if let Ok(mut guard) = self.poll.readable().await {
+            guard.clear_ready();
+        }
+    }
+
+    /// Asks the kernel what is ready now. Returns whether there may be more.
+    pub fn poll(&mut self, streams: &Streams, ready: &mut Vec<Ready>) -> bool {
+        if let Err(error) = self.poll.get_mut().poll(&mut self.events, Some(Duration::ZERO)) {
+            if error.kind() != ErrorKind::Interrupted {
+                tracing::error!(%error, "polling failed");
+            }
+            return true;
+        }
+        let events = self.events.iter().filter(|event| event.token() != MAILBOX);
+        ready.extend(events.filter_map(|event| streams.ready(event)));
+        self.events.iter().count() >= EVENTS
+    }
+}
+
+impl Streams {
+    pub fn insert(&mut self, conn: Key<Conn>, tcp: std::net::TcpStream, admitted: Admitted) -> io::Result<()> {
+        let mut tcp = TcpStream::from_std(tcp);
+        let slot = conn.slot() as usize;
+        self.registry.register(&mut tcp, Token(slot), Interest::READABLE | Interest::WRITABLE)?;
+        if slot >= self.slots.len() {
+            self.slots.resize_with(slot + 1, || None);
+        }
+        self.slots[slot] = Some(Stream { tcp, conn, _admitted: admitted });
+        Ok(())
+    }
+
+    pub fn remove(&mut self, conn: Key<Conn>) {
+        let Some(place) = self.slots.get_mut(conn.slot() as usize) else { return };
+        if let Some(mut stream) = place.take_if(|stream| stream.conn == conn) {
+            // Closing deregisters too; this only spares the kernel a search when a descriptor was cloned.
+            let _ = self.registry.deregister(&mut stream.tcp);
+        }
+    }
+
+    pub fn finish_writing(&self, conn: Key<Conn>) {
+        if let Some(stream) = self.get(conn) {
+            // Fails only if the peer is gone, which reading will show.
+            let _ = stream.tcp.shutdown(Shutdown::Write);
+        }
+    }
+
+    pub fn read(&self, conn: Key<Conn>, buffer: &mut [u8]) -> ReadOutcome {
+        let Some(stream) = self.get(conn) else { return ReadOutcome::Nothing };
+        loop {
+            match (&stream.tcp).read(buffer) {
+                Ok(0) => return ReadOutcome::End,
+                Ok(bytes) => return ReadOutcome::Bytes(bytes),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return ReadOutcome::Nothing,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(_) => return ReadOutcome::Broken,
+            }
+        }
+    }
+
+    fn get(&self, conn: Key<Conn>) -> Option<&Stream> {
+        self.slots.get(conn.slot() as usize)?.as_ref().filter(|stream| stream.conn == conn)
+    }
+
+    fn ready(&self, event: &Event) -> Option<Ready> {
+        let stream = self.slots.get(event.token().0)?.as_ref()?;
+        Some(Ready {
+            conn: stream.conn,
+            readable: event.is_readable(),
+            writable: event.is_writable(),
+            ending: event.is_read_closed() || event.is_error(),
+        })
+    }
+}
+
+/// The sender that is always there: one `send(2)` a job.
+pub struct SendLoop<'s>(pub &'s Streams);
+
+impl Wire for SendLoop<'_> {
+    fn send(&mut self, jobs: &[Job<'_>], sent: &mut Vec<Sent>) {
+        sent.extend(jobs.iter().map(|job| self.send_one(job)));
+    }
+}
+
+impl SendLoop<'_> {
+    fn send_one(&self, job: &Job<'_>) -> Sent {
+        let Some(stream) = self.0.get(job.conn) else { return Sent::Broken };
+        loop {
+            match (&stream.tcp).write(job.bytes) {
+                Ok(0) => return Sent::Blocked,
+                Ok(bytes) => return Sent::Bytes(bytes),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Sent::Blocked,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(_) => return Sent::Broken,
+            }
+        }
+    }
+}
