@@ -10,7 +10,7 @@
 use super::arena::Key;
 use super::mail::{Data, Ending, Event, Exchange, Mail, Reply, Request};
 use super::session::{Conn, Handshake, Heartbeat, HeartbeatState, Role, Session, State, Transport};
-use super::wheel::Millis;
+use super::wheel::{Millis, TICK_MS};
 use super::{Carries, Shard, Timer};
 use crate::error::{CloseReason, Refusal, close_code};
 use crate::proto::websocket::{self, Item, Opcode};
@@ -176,8 +176,8 @@ impl Shard {
 
     fn on_poll(&mut self, key: Key<Session>, exchange: Exchange) {
         let session = self.sessions.get_mut(key).expect("the caller has it");
-        if session.state == State::Lingering {
-            return self.answer_last_poll(key, exchange);
+        if let State::Lingering { last } = session.state {
+            return self.answer_last_poll(key, exchange, last);
         }
         let Transport::Polling { poll } = &mut session.transport else { unreachable!("on_request has looked") };
         if poll.is_some() {
@@ -348,11 +348,7 @@ impl Shard {
         let reason = if broken { CloseReason::TransportError } else { CloseReason::TransportClose };
         let role = std::mem::replace(&mut conn.role, Role::Leaving(VecDeque::new()));
         match role {
-            Role::Serving(session) => {
-                self.sessions.get_mut(session).expect("a conn serves a live session").transport =
-                    Transport::Polling { poll: None };
-                self.close(session, reason);
-            }
+            Role::Serving(session) => self.close_with(session, reason, Farewell::None),
             Role::Probing { session, .. } => self.forget_upgrade(session),
             Role::Leaving(_) => {}
         }
@@ -362,7 +358,7 @@ impl Shard {
     /// The peer closed or broke a rule: the conn says its last words, and takes its session along.
     fn break_off(&mut self, key: Key<Conn>, reason: CloseReason, code: Option<u16>) {
         match self.conns.get(key).expect("the caller has it").role {
-            Role::Serving(session) => self.close_with(session, reason, code),
+            Role::Serving(session) => self.close_with(session, reason, Farewell::Frame(code)),
             Role::Probing { session, .. } => {
                 self.forget_upgrade(session);
                 self.dismiss(key, code);
@@ -412,7 +408,7 @@ impl Shard {
             Some(engineio::Packet::Ping("probe")) if !probed => {
                 self.conns.get_mut(key).expect("the caller has it").role = Role::Probing { session, probed: true };
                 self.probed.push(key);
-                self.wheel.schedule(self.now + NOOP_MS, Timer::Noop(session));
+                self.release_poll(session);
             }
             // Also without a probe, as in the reference: a client that knows that WebSocket works.
             Some(engineio::Packet::Upgrade) => self.switch(key, session),
@@ -448,7 +444,7 @@ impl Shard {
     }
 
     /// While a session upgrades its polls are answered soon, so that the client can stop polling.
-    pub(super) fn noop_due(&mut self, key: Key<Session>) {
+    pub(super) fn release_poll(&mut self, key: Key<Session>) {
         let Some(session) = self.sessions.get_mut(key) else { return };
         let probed = session.upgrade.and_then(|conn| self.conns.get(conn));
         let Some(Conn { role: Role::Probing { probed: true, .. }, .. }) = probed else { return };
@@ -550,7 +546,9 @@ impl Shard {
         }
         match heartbeat.state {
             HeartbeatState::Resting => {
-                heartbeat.due = self.now + millis(self.settings.ping_timeout);
+                // Counted from when the ping was due: the wheel's rounding is not to add up.
+                let pinged = heartbeat.due.max(self.now.saturating_sub(TICK_MS));
+                heartbeat.due = pinged + millis(self.settings.ping_timeout);
                 heartbeat.timer = heartbeat.due;
                 heartbeat.state = HeartbeatState::AwaitingPong;
                 self.wheel.schedule(heartbeat.due, Timer::Heartbeat(key));
@@ -571,10 +569,10 @@ impl Shard {
 
     /// Ends a session, in an orderly way where the transport still allows it.
     pub fn close(&mut self, key: Key<Session>, reason: CloseReason) {
-        self.close_with(key, reason, None);
+        self.close_with(key, reason, Farewell::Frame(None));
     }
 
-    fn close_with(&mut self, key: Key<Session>, reason: CloseReason, code: Option<u16>) {
+    fn close_with(&mut self, key: Key<Session>, reason: CloseReason, farewell: Farewell) {
         let Some(session) = self.sessions.get_mut(key).filter(|session| session.state == State::Open) else { return };
         session.state = State::Closed;
         session.outbox.settle(&mut self.runs, 0);
@@ -591,13 +589,14 @@ impl Shard {
         if let Some(conn) = upgrade {
             self.dismiss(conn, None);
         }
-        match transport {
-            Transport::WebSocket { conn, .. } => self.part(key, conn, reason, code),
-            Transport::Polling { poll: Some(poll) } => {
+        match (transport, farewell) {
+            (_, Farewell::None) => self.buried_sessions.push(key),
+            (Transport::WebSocket { conn, .. }, Farewell::Frame(code)) => self.part(key, conn, reason, code),
+            (Transport::Polling { poll: Some(poll) }, _) => {
                 let last = if reason == CloseReason::TransportClose { NOOP } else { CLOSE };
                 self.last_payload(key, poll, last);
             }
-            Transport::Polling { poll: None } => self.linger(key, reason),
+            (Transport::Polling { poll: None }, _) => self.linger(key, reason),
         }
     }
 
@@ -614,30 +613,32 @@ impl Shard {
         self.leave(conn, left, code);
     }
 
-    /// A poll that comes soon shall hear of the end, if it was the server's wish.
+    /// A poll that comes soon shall hear of the end, if it was the server's wish; or it was on its way, perhaps through
+    /// another worker, while the client said goodbye.
     fn linger(&mut self, key: Key<Session>, reason: CloseReason) {
-        let session = self.sessions.get_mut(key).expect("being closed");
-        if reason == CloseReason::ForcedClose {
-            session.state = State::Lingering;
-            self.wheel.schedule(self.now + LINGER_MS, Timer::Linger(key));
-        } else {
-            self.buried_sessions.push(key);
-        }
+        let last = match reason {
+            CloseReason::ForcedClose => "6\x1e1",
+            CloseReason::TransportClose => NOOP,
+            _ => return self.buried_sessions.push(key),
+        };
+        self.sessions.get_mut(key).expect("being closed").state = State::Lingering { last };
+        self.wheel.schedule(self.now + LINGER_MS, Timer::Linger(key));
     }
 
     pub(super) fn linger_due(&mut self, key: Key<Session>) {
-        if let Some(session) = self.sessions.get_mut(key).filter(|session| session.state == State::Lingering) {
+        let Some(session) = self.sessions.get_mut(key) else { return };
+        if let State::Lingering { .. } = session.state {
             session.state = State::Closed;
             self.buried_sessions.push(key);
         }
     }
 
     /// The first poll after the end takes what was still queued, the next one hears that it was the end.
-    fn answer_last_poll(&mut self, key: Key<Session>, exchange: Exchange) {
+    fn answer_last_poll(&mut self, key: Key<Session>, exchange: Exchange, last: &str) {
         let session = self.sessions.get_mut(key).expect("the caller has it");
         if session.outbox.is_empty() {
             session.state = State::Closed;
-            self.last_payload(key, exchange, "6\x1e1");
+            self.last_payload(key, exchange, last);
         } else {
             let mut payload = Vec::new();
             self.counters.written += session.outbox.take_payload(&mut payload) as u64;
@@ -681,6 +682,14 @@ impl Shard {
     pub(super) fn probe_pong() -> &'static [u8] {
         PROBE_PONG.websocket()
     }
+}
+
+/// How the stream of a closing session is left.
+enum Farewell {
+    /// With what is queued and a close frame.
+    Frame(Option<u16>),
+    /// It is gone.
+    None,
 }
 
 enum Decoded<'b> {

@@ -252,7 +252,7 @@ impl Shard {
                 Timer::Heartbeat(session) => self.heartbeat_due(session),
                 Timer::Connect(session) => self.connect_due(session),
                 Timer::Linger(session) => self.linger_due(session),
-                Timer::Noop(session) => self.noop_due(session),
+                Timer::Noop(session) => self.release_poll(session),
                 Timer::Upgrade(conn) => self.upgrade_due(conn),
                 Timer::Farewell(conn) => self.farewell_due(conn),
                 Timer::Ack(socket, ack_id) => self.ack_timed_out(socket, ack_id),

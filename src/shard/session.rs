@@ -36,8 +36,10 @@ pub struct Session {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum State {
     Open,
-    /// Closed by the server while no poll was there to say so. It only waits for one.
-    Lingering,
+    /// Closed while no poll was there to say so. It only waits for one, whose last packets are these.
+    Lingering {
+        last: &'static str,
+    },
     /// Ended. It is freed when the turn ends.
     Closed,
 }

@@ -12,20 +12,20 @@
 pub type Millis = u64;
 
 /// Length of one slot.
-pub const TICK_MS: u64 = 8;
-const SLOTS: usize = 1024;
+pub const TICK_MS: u64 = 2;
+const SLOTS: usize = 4096;
 const WORDS: usize = SLOTS / 64;
 
 pub struct Wheel<T> {
     slots: Vec<Vec<Entry<T>>>,
     occupied: [u64; WORDS],
     /// Every tick before this one has been handed out.
-    tick: u32,
+    tick: u64,
 }
 
 struct Entry<T> {
-    /// In ticks: 32 bits are 397 days at 8 ms. A shard that is older wraps, and so does this.
-    due: u32,
+    /// In ticks.
+    due: u64,
     what: T,
 }
 
@@ -37,16 +37,16 @@ impl<T> Default for Wheel<T> {
 
 impl<T> Wheel<T> {
     pub fn schedule(&mut self, due: Millis, what: T) {
-        let due = (due.div_ceil(TICK_MS) as u32).max(self.tick);
+        let due = due.div_ceil(TICK_MS).max(self.tick);
         self.put(Entry { due, what });
     }
 
     /// Takes everything that is due at `now`, in order of slots.
     pub fn advance(&mut self, now: Millis, expired: &mut Vec<T>) {
-        let until = (now / TICK_MS) as u32;
+        let until = now / TICK_MS;
         let mut later = Vec::new();
         // After a long sleep one full turn reaches every slot; more would only repeat it.
-        let turns = (until + 1).saturating_sub(self.tick).min(SLOTS as u32);
+        let turns = (until + 1).saturating_sub(self.tick).min(SLOTS as u64);
         for tick in (until + 1 - turns)..=until {
             let slot = tick as usize % SLOTS;
             if self.occupied[slot / 64] & 1 << (slot % 64) == 0 {
@@ -76,7 +76,7 @@ impl<T> Wheel<T> {
             let bits = self.occupied[word] & reachable;
             let slot = word * 64 + bits.trailing_zeros() as usize;
             let ahead = (slot + SLOTS - from) % SLOTS;
-            (bits != 0).then_some((u64::from(self.tick) + ahead as u64) * TICK_MS)
+            (bits != 0).then_some((self.tick + ahead as u64) * TICK_MS)
         })
     }
 
