@@ -592,10 +592,7 @@ impl Shard {
         match (transport, farewell) {
             (_, Farewell::None) => self.buried_sessions.push(key),
             (Transport::WebSocket { conn, .. }, Farewell::Frame(code)) => self.part(key, conn, reason, code),
-            (Transport::Polling { poll: Some(poll) }, _) => {
-                let last = if reason == CloseReason::TransportClose { NOOP } else { CLOSE };
-                self.last_payload(key, poll, last);
-            }
+            (Transport::Polling { poll: Some(poll) }, _) => self.answer_and_close(key, poll, reason),
             (Transport::Polling { poll: None }, _) => self.linger(key, reason),
         }
     }
@@ -611,6 +608,22 @@ impl Shard {
         let (left, packets) = session.outbox.take_frames();
         self.counters.parted += packets as u64;
         self.leave(conn, left, code);
+    }
+
+    /// The poll that is there takes what is queued. When the server closes in order, the close packet waits for the next
+    /// one: the JavaScript client looks at a close packet before the packets that came with it, and would miss them.
+    fn answer_and_close(&mut self, key: Key<Session>, poll: Exchange, reason: CloseReason) {
+        let session = self.sessions.get_mut(key).expect("being closed");
+        match reason {
+            CloseReason::ForcedClose if !session.outbox.is_empty() => {
+                let mut payload = Vec::new();
+                self.counters.written += session.outbox.take_payload(&mut payload) as u64;
+                self.answer_payload(poll, payload);
+                self.linger(key, reason);
+            }
+            CloseReason::TransportClose => self.last_payload(key, poll, NOOP),
+            _ => self.last_payload(key, poll, CLOSE),
+        }
     }
 
     /// A poll that comes soon shall hear of the end, if it was the server's wish; or it was on its way, perhaps through

@@ -1,3 +1,5 @@
+//! What the tables cannot show: round trips, errors, random input.
+
 use std::cell::Cell;
 use std::collections::BTreeMap;
 

@@ -1,0 +1,34 @@
+//! Support: what tests with foreign clients share. A server to talk to, clients to talk with, a way to run them.
+//!
+//! `Server` is a guard: it starts the `conformance` example on a free port and stops it when dropped.
+//! `node` and `python` give a command with its packages installed; `run_suite` runs it, with a deadline.
+//!
+//! Invariants: nothing is written outside the target directory; no process outlives its guard.
+//! Not here:   what the clients check (tests/clients/).
+
+#![allow(dead_code, reason = "each integration test uses its own part")]
+
+mod install;
+mod process;
+mod server;
+
+pub use install::{node, python};
+pub use process::run_suite;
+pub use server::Server;
+
+use std::path::{Path, PathBuf};
+
+/// `target/<profile>`: the test itself runs from `target/<profile>/deps/`.
+fn profile_dir() -> PathBuf {
+    let test = std::env::current_exe().expect("the test knows its own path");
+    test.ancestors().nth(2).expect("cargo puts tests into target/<profile>/deps").to_path_buf()
+}
+
+/// Installed clients live here: the source tree stays clean and `cargo clean` removes them.
+fn clients_dir() -> PathBuf {
+    profile_dir().parent().expect("a profile directory is inside target").join("test-clients")
+}
+
+fn suites_dir() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients")
+}
