@@ -1,11 +1,17 @@
 //! A Socket.IO server for massive fan-out: one event in, a hundred thousand sockets out.
-#![deny(unsafe_code)]
 
+// Unsafe code has one place, the worker layer, and each block there its argument.
+#[forbid(unsafe_code)]
 mod api;
+#[forbid(unsafe_code)]
 mod error;
+#[forbid(unsafe_code)]
 pub mod proto;
+#[forbid(unsafe_code)]
 mod settings;
+#[forbid(unsafe_code)]
 mod shard;
+#[deny(unsafe_code)]
 mod worker;
 
 pub use api::ack::{Ack, AckError, AckFuture};

@@ -4,13 +4,13 @@
 //! thread is, if it is a worker's, stands in one thread-local.
 
 use super::mailbox::{Closed, Mailbox, Post};
+use super::touched::Touched;
 use crate::shard::{Millis, Shard};
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
-use tokio::sync::Notify;
 
 thread_local! {
     static HERE: RefCell<Option<Here>> = const { RefCell::new(None) };
@@ -22,7 +22,7 @@ struct Here {
     started: Instant,
     outgoing: Rc<RefCell<VecDeque<(u16, Post)>>>,
     /// Wakes the turn, when the shard was touched outside of one.
-    touched: Rc<Notify>,
+    touched: Rc<Touched>,
 }
 
 pub(super) fn settle_in(
@@ -30,7 +30,7 @@ pub(super) fn settle_in(
     shard: Rc<RefCell<Shard>>,
     started: Instant,
     outgoing: Rc<RefCell<VecDeque<(u16, Post)>>>,
-    touched: Rc<Notify>,
+    touched: Rc<Touched>,
 ) {
     HERE.set(Some(Here { server, shard, started, outgoing, touched }));
 }
@@ -46,7 +46,7 @@ pub fn with_shard<R>(server: &Arc<[Mailbox]>, act: impl FnOnce(&mut Shard) -> R)
         let mut shard = here.shard.borrow_mut();
         shard.tell_time(here.started.elapsed().as_millis() as Millis);
         let result = act(&mut shard);
-        here.touched.notify_one();
+        here.touched.set();
         Some(result)
     })
 }
@@ -66,7 +66,7 @@ pub fn call_on(server: &Arc<[Mailbox]>, worker: u16, call: impl FnOnce() + Send 
         // A worker never waits for another one's mailbox: the post goes out with this turn's mail.
         Some(here) => {
             here.outgoing.borrow_mut().push_back((worker, post));
-            here.touched.notify_one();
+            here.touched.set();
             None
         }
         None => Some(post),

@@ -101,7 +101,7 @@ impl<A> Open<A> {
 impl<A> Drop for Open<A> {
     fn drop(&mut self) {
         self.0.http_connections.update(|open| open - 1);
-        self.0.touched.notify_one();
+        self.0.touched.set();
     }
 }
 

@@ -22,6 +22,7 @@ mod listen;
 pub mod mailbox;
 pub mod server;
 mod streams;
+mod touched;
 
 use crate::proto::Id;
 use crate::shard::arena::Key;
@@ -38,7 +39,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use streams::{NewStream, Poller, ReadOutcome, Ready, SendLoop, Streams};
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
+use touched::Touched;
 
 /// Bytes read from one stream in one turn at most, and the size of the worker's read buffer.
 const READ_BYTES_MAX: usize = 64 << 10;
@@ -63,7 +65,7 @@ pub struct Worker<A> {
     outgoing: Rc<RefCell<VecDeque<(u16, Post)>>>,
     /// Streams that have more to read than the last turn took.
     unread: RefCell<VecDeque<Ready>>,
-    touched: Rc<Notify>,
+    touched: Rc<Touched>,
     /// Tells HTTP connections to finish; see `http`.
     closing: watch::Sender<bool>,
     http_connections: Cell<usize>,
@@ -82,7 +84,7 @@ impl<A: App + 'static> Worker<A> {
             } else {
                 tokio::select! {
                     () = poller.ready() => {}
-                    () = self.touched.notified() => {}
+                    () = self.touched.wait() => {}
                     () = sleep_until_due(self.next_due()) => {}
                     () = sleep_until(deadline) => {}
                     _ = closing.changed(), if deadline.is_none() => {}
@@ -109,6 +111,7 @@ impl<A: App + 'static> Worker<A> {
         self.post();
         self.write();
         self.bury();
+        self.touched.clear();
         saturated || more_mail
     }
 
@@ -181,9 +184,13 @@ impl<A: App + 'static> Worker<A> {
         }
         let batches = batches.into_iter().enumerate().filter(|(_, batch)| !batch.is_empty());
         outgoing.extend(batches.map(|(to, batch)| (to as u16, Post::Mail(batch))));
+        let mut full = Vec::new();
         for _ in 0..outgoing.len() {
             let (to, post) = outgoing.pop_front().expect("counted");
-            if let Err(post) = self.mailboxes[usize::from(to)].try_post(post) {
+            // Behind a post that found no room, later ones for the same worker wait too: mail keeps its order.
+            let posted = if full.contains(&to) { Err(post) } else { self.mailboxes[usize::from(to)].try_post(post) };
+            if let Err(post) = posted {
+                full.push(to);
                 outgoing.push_back((to, post));
             }
         }
@@ -223,7 +230,7 @@ impl<A: App + 'static> Worker<A> {
             self.adopt(sid, stream);
         } else {
             self.outgoing.borrow_mut().push_back((sid.shard(), Post::Adopt(Adoption { sid, stream })));
-            self.touched.notify_one();
+            self.touched.set();
         }
     }
 
@@ -255,7 +262,7 @@ impl<A: App + 'static> Worker<A> {
         } else {
             self.shard_now().post(sid.shard(), Mail::Request { sid, request, exchange });
         }
-        self.touched.notify_one();
+        self.touched.set();
         waiting
     }
 
@@ -268,13 +275,13 @@ impl<A: App + 'static> Worker<A> {
         } else {
             self.shard_now().post(sid.shard(), Mail::Abandoned { sid, exchange });
         }
-        self.touched.notify_one();
+        self.touched.set();
     }
 
     /// Lets the application hear of what an HTTP task did to the shard, and has a turn follow.
     fn settle(&self) {
         drive::settle(&self.shard, &self.app);
-        self.touched.notify_one();
+        self.touched.set();
     }
 
     fn shut_down(&self) {
