@@ -162,10 +162,10 @@ impl Shard {
             socket.left_own_room = false;
             return Ok(());
         }
-        if socket.rooms.len() >= max {
+        let namespace = self.namespaces[socket.namespace as usize].as_mut().expect("in use");
+        if socket.rooms.len() >= max && !namespace.holds(socket, room) {
             return Err(Unsent::TooManyRooms);
         }
-        let namespace = self.namespaces[socket.namespace as usize].as_mut().expect("in use");
         namespace.join(key.slot(), socket, room);
         Ok(())
     }
