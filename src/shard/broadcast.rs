@@ -217,12 +217,14 @@ impl Shard {
         keys.filter(|&key| self.is_connected(key)).collect()
     }
 
-    /// Names and sizes of the rooms of a namespace, on this shard.
+    /// Names and sizes of the rooms of a namespace, on this shard, in order of names.
     pub fn rooms_in(&self, namespace: &str) -> Vec<(String, usize)> {
         let slot = self.namespace_slots.get(namespace);
         let namespace = slot.and_then(|&slot| self.namespaces[slot as usize].as_ref());
         let rooms = namespace.into_iter().flat_map(Namespace::rooms);
-        rooms.map(|(name, members)| (name.to_owned(), members)).collect()
+        let mut rooms: Vec<_> = rooms.map(|(name, members)| (name.to_owned(), members)).collect();
+        rooms.sort_unstable();
+        rooms
     }
 }
 
