@@ -284,7 +284,7 @@ impl Shard {
             Role::Leaving(ref left) => {
                 // Its own close frame is the only thing that is still of interest.
                 if let (Item::Close { .. }, true) = (item, left.is_empty()) {
-                    self.endings.push(Ending::Close(key));
+                    self.end(key);
                 }
                 return None;
             }
@@ -393,7 +393,11 @@ impl Shard {
         }
     }
 
+    /// The worker closes the stream when the turn ends. Until then nothing more is written to it.
     pub(super) fn end(&mut self, key: Key<Conn>) {
+        if let Some(Conn { role: Role::Leaving(left), .. }) = self.conns.get_mut(key) {
+            left.clear();
+        }
         if !self.endings.contains(&Ending::Close(key)) {
             self.endings.push(Ending::Close(key));
         }

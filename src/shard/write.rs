@@ -151,7 +151,9 @@ impl Shard {
                     }
                     Sent::Blocked => break false,
                     Sent::Broken => {
-                        left.clear();
+            if left.is_empty() {
+                continue; // listed twice, or ended meanwhile
+            }
                         self.end(key);
                         break false;
                     }
