@@ -111,6 +111,7 @@ impl Shard {
     fn block(&mut self, key: Key<Session>) {
         let session = self.sessions.get_mut(key).expect("the caller has it");
         if let Transport::WebSocket { blocked, .. } = &mut session.transport {
+        self.evict_if_behind(key);
             *blocked = true;
         }
     }
@@ -124,6 +125,12 @@ impl Shard {
             self.close(key, CloseReason::SlowClient);
         }
     }
+        self.evict_if_behind(key);
+    }
+
+    /// A client that reads, but less than it is sent, goes over the limit just as one that does not read at all.
+    fn evict_if_behind(&mut self, key: Key<Session>) {
+        let session = self.sessions.get(key).expect("the caller has it");
 
     fn write_probes(&mut self, wire: &mut impl Wire) {
         for key in std::mem::take(&mut self.probed) {
