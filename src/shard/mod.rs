@@ -20,6 +20,8 @@ mod outbox;
 mod rooms;
 mod runs;
 pub mod session;
+#[cfg(test)]
+mod simulation;
 pub mod sockets;
 mod wheel;
 mod write;
