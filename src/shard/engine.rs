@@ -51,8 +51,7 @@ impl Shard {
 
     /// A handshake by WebSocket, after the 101: the conn of the new session.
     pub fn open_websocket(&mut self, handshake: Arc<Handshake>) -> Result<Key<Conn>, Refusal> {
-        let leaving = Role::Leaving(VecDeque::new());
-        let conn = self.conns.insert_with(|_| Conn { role: leaving, decoder: Default::default(), spill: Vec::new() });
+        let conn = self.conns.insert_with(|_| Conn::new(Role::Leaving(VecDeque::new())));
         let key = match self.open(handshake, Transport::WebSocket { conn, blocked: false }) {
             Ok(key) => key,
             Err(refusal) => {
@@ -70,11 +69,7 @@ impl Shard {
     /// has another upgrade, meanwhile.
     pub fn open_upgrade(&mut self, sid: Id) -> Key<Conn> {
         let session = self.session_by_sid(&sid);
-        let conn = self.conns.insert_with(|_| Conn {
-            role: Role::Leaving(VecDeque::new()),
-            decoder: Default::default(),
-            spill: Vec::new(),
-        });
+        let conn = self.conns.insert_with(|_| Conn::new(Role::Leaving(VecDeque::new())));
         let free = session.filter(|&key| self.sessions.get(key).is_some_and(can_upgrade));
         let Some(key) = free else {
             self.dismiss(conn, None);
@@ -257,6 +252,10 @@ impl Shard {
         };
         loop {
             let conn = self.conns.get_mut(key)?;
+            if conn.deaf {
+                *input = &mut [];
+                return None;
+            }
             match conn.decoder.decode(input, &rules) {
                 Ok(None) => return None,
                 Ok(Some(item)) => {
@@ -265,10 +264,10 @@ impl Shard {
                     }
                 }
                 Err(error) => {
+                    // Else what follows would be read as frames, break again, and cut off the answer to the first.
+                    conn.deaf = true;
                     self.counters.protocol_errors += 1;
                     self.break_off(key, CloseReason::TransportError, close_code(error));
-                    *input = &mut [];
-                    return None;
                 }
             }
         }
@@ -304,6 +303,7 @@ impl Shard {
             }
             Item::Pong(_) => None,
             Item::Close { code, .. } => {
+                self.conns.get_mut(key)?.deaf = true;
                 self.break_off(key, CloseReason::TransportClose, code);
                 None
             }

@@ -87,6 +87,14 @@ pub struct Conn {
     pub decoder: websocket::Decoder,
     /// The rest of a partial frame.
     pub spill: Vec<u8>,
+    /// The peer said its last word or broke a rule of framing: what else it sends has no meaning.
+    pub deaf: bool,
+}
+
+impl Conn {
+    pub fn new(role: Role) -> Conn {
+        Conn { role, decoder: Default::default(), spill: Vec::new(), deaf: false }
+    }
 }
 
 pub enum Role {
