@@ -23,6 +23,8 @@ pub mod session;
 #[cfg(test)]
 mod simulation;
 pub mod sockets;
+#[cfg(test)]
+mod tests;
 mod wheel;
 mod write;
 
