@@ -69,6 +69,9 @@ struct Link {
     stream: Option<usize>,
     /// Something came over it: then the server knows, too.
     heard: bool,
+    /// It upgraded without waiting for the answer to its probe, which must then come before everything else.
+    probe_owed: bool,
+    heard_probe: bool,
     upgrade: Upgrade,
     input: Vec<u8>,
     decoder: websocket::Decoder,
@@ -137,6 +140,8 @@ impl Link {
             push: None,
             stream: None,
             heard: false,
+            probe_owed: false,
+            heard_probe: false,
             upgrade: Upgrade::None,
             input: Vec::new(),
             decoder: websocket::Decoder::default(),
@@ -270,6 +275,9 @@ impl Link {
 
     fn text(&mut self, packet: &str, temper: Temper, out: &mut Outside<'_>) {
         let (kind, data) = packet.split_at(1);
+        if std::mem::take(&mut self.probe_owed) {
+            return assert_eq!(packet, "3probe");
+        }
         match kind {
             "0" => {
                 let (_, sid) = data.split_once("\"sid\":\"").expect("an open packet has a sid");
@@ -351,6 +359,7 @@ impl Link {
                 Some(Reply::Accepted) => {
                     let sid = self.sid.expect("only open sessions upgrade");
                     let impatient = out.random.one_in(6);
+                    self.heard_probe = false;
                     let ping = if temper == Temper::Rude && out.random.one_in(2) { "4nonsense" } else { "2probe" };
                     if !impatient {
                         send_text(&mut out.network.streams[stream], ping, out.random);
@@ -372,12 +381,17 @@ impl Link {
                 } else if !paused && bytes.len() >= 8 {
                     assert_eq!(&bytes[..8], b"\x81\x063probe");
                     stream.to_client.drain(..8);
+                    self.heard_probe = true;
                     self.upgrade = Upgrade::Probing { paused: true, stream: at };
                 } else if paused && self.poll.is_none() && self.push.is_none() {
                     if temper != Temper::Healthy && out.random.one_in(20) {
                         stream.reset = true;
                         self.upgrade = Upgrade::None;
                         return;
+                    }
+                    self.probe_owed = !self.heard_probe && out.random.one_in(2);
+                    if self.probe_owed {
+                        send_text(stream, "2probe", out.random);
                     }
                     send_text(stream, "5", out.random);
                     self.stream = Some(at);

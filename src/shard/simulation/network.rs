@@ -164,7 +164,8 @@ impl Wire for Sender<'_> {
             }
             let room = stream.capacity.saturating_sub(stream.to_client.len());
             let mut taken = room.min(bytes.len());
-            if taken > 0 && self.random.one_in(8) {
+            // A few bytes always fit into an empty stream as a whole.
+            if taken > 16 && self.random.one_in(8) {
                 taken = 1 + self.random.below(taken);
             }
             stream.blocked |= taken < bytes.len();
