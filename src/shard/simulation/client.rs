@@ -276,6 +276,8 @@ impl Link {
     fn text(&mut self, packet: &str, temper: Temper, out: &mut Outside<'_>) {
         let (kind, data) = packet.split_at(1);
         if std::mem::take(&mut self.probe_owed) {
+            // It only says that the probe arrived. The session may have ended before the upgrade did.
+            self.heard = false;
             return assert_eq!(packet, "3probe");
         }
         match kind {
