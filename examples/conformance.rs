@@ -188,7 +188,7 @@ fn kit_handlers(namespace: Namespace, reasons: &Reasons) {
         })
         .on_event("types", |_: Socket, all: Args| types(&all))
         .on_event("join", |socket: Socket, room: String| {
-            drop(socket.join(room));
+            _ = socket.join(room);
             other_rooms(&socket)
         })
         .on_event("leave", |socket: Socket, room: String| {

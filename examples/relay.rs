@@ -31,8 +31,8 @@ fn main() -> Result<(), fanfare::StartError> {
     });
     let relay = io.clone();
     io.of("/")
-        .on_event("pub", move |_: Socket, message: String| drop(relay.emit("msg", &message)))
-        .on_event("join", |socket: Socket, room: String| drop(socket.join(room)))
+        .on_event("pub", move |_: Socket, message: String| _ = relay.emit("msg", &message))
+        .on_event("join", |socket: Socket, room: String| _ = socket.join(room))
         .on_event("leave", |socket: Socket, room: String| socket.leave(room));
     let server = io.listen(("127.0.0.1", arguments.port))?;
     println!("ready http://{} with {} workers", server.address(), server.workers());

@@ -5,7 +5,7 @@
 
 use crate::proto::websocket;
 
-/// Why an Engine.IO request is refused (Engine.IO v4, "errors"; reference codes 0–5).
+/// Why an Engine.IO request is refused (Engine.IO v4, "errors"; reference codes 0–5; 4 is what refuses without breaking a rule).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Refusal {
@@ -13,7 +13,6 @@ pub enum Refusal {
     UnknownSid,
     BadHandshakeMethod,
     BadRequest,
-    Forbidden,
     UnsupportedProtocolVersion,
     /// Over a limit on connections. The reference has no such answer; 503 makes clients and proxies retry.
     TooManyConnections,
@@ -29,7 +28,6 @@ impl Refusal {
             Refusal::UnknownSid => (1, "Session ID unknown", 400),
             Refusal::BadHandshakeMethod => (2, "Bad handshake method", 400),
             Refusal::BadRequest => (3, "Bad request", 400),
-            Refusal::Forbidden => (4, "Forbidden", 403),
             Refusal::UnsupportedProtocolVersion => (5, "Unsupported protocol version", 400),
             Refusal::TooManyConnections => (4, "Too many connections", 503),
             Refusal::ShuttingDown => (4, "Server is shutting down", 503),

@@ -9,7 +9,7 @@
 
 pub mod engineio;
 #[cfg(test)]
-mod fuzzing;
+pub(crate) mod fuzzing;
 pub mod id;
 pub mod prepared;
 pub mod socketio;

@@ -7,7 +7,6 @@
 use super::Shard;
 use super::arena::{Arena, Key};
 use super::mail::{Count, Event, Mail, Target};
-use super::rooms::Namespace;
 use super::runs::{EMPTY, Step};
 use super::session::{Session, State, Transport};
 use super::sockets::{Socket, SocketState, Unsent};
@@ -162,10 +161,10 @@ impl Shard {
             socket.left_own_room = false;
             return Ok(());
         }
-        if socket.rooms.len() >= max {
+        let namespace = self.namespaces[socket.namespace as usize].as_mut().expect("in use");
+        if socket.rooms.len() >= max && !namespace.holds(socket, room) {
             return Err(Unsent::TooManyRooms);
         }
-        let namespace = self.namespaces[socket.namespace as usize].as_mut().expect("in use");
         namespace.join(key.slot(), socket, room);
         Ok(())
     }
@@ -200,29 +199,21 @@ impl Shard {
     pub fn matching(&mut self, target: &Target) -> Vec<Key<Socket>> {
         let Some(&slot) = self.namespace_slots.get(&target.namespace) else { return Vec::new() };
         let namespace = self.namespaces[slot as usize].as_ref().expect("named, so in use");
-        let members = |room: &Box<str>| {
+        let members = |room: &str| {
             let own = own_room(&self.sockets, self.number, slot, room);
             own.into_iter().chain(namespace.members(room).iter().copied()).collect::<Vec<_>>()
         };
         let mut slots: Vec<u32> = match &target.rooms[..] {
             [] => namespace.connected.clone(),
-            rooms => rooms.iter().flat_map(members).collect(),
+            rooms => rooms.iter().flat_map(|room| members(room)).collect(),
         };
-        let mut except: Vec<u32> = target.except.iter().flat_map(members).collect();
+        let mut except: Vec<u32> = target.except.iter().flat_map(|room| members(room)).collect();
         except.sort_unstable();
         slots.sort_unstable();
         slots.dedup();
         slots.retain(|slot| except.binary_search(slot).is_err());
         let keys = slots.into_iter().filter_map(|slot| self.sockets.key_at(slot));
         keys.filter(|&key| self.is_connected(key)).collect()
-    }
-
-    /// Names and sizes of the rooms of a namespace, on this shard.
-    pub fn rooms_in(&self, namespace: &str) -> Vec<(String, usize)> {
-        let slot = self.namespace_slots.get(namespace);
-        let namespace = slot.and_then(|&slot| self.namespaces[slot as usize].as_ref());
-        let rooms = namespace.into_iter().flat_map(Namespace::rooms);
-        rooms.map(|(name, members)| (name.to_owned(), members)).collect()
     }
 }
 

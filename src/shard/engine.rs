@@ -23,9 +23,9 @@ use std::time::Duration;
 
 /// How long a closed polling session waits for a poll that takes its last words, as in the reference.
 const LINGER_MS: Millis = 30_000;
-/// How long a closed WebSocket waits for the peer to take its last words and to close its side. Short: a peer that
-/// follows the protocol answers at once, and one that does not should cost nothing.
-const FAREWELL_MS: Millis = 2_000;
+/// How long a closed WebSocket waits for the peer to take its last words and to close its side. A third of what `ws`
+/// waits: time for a slow link to take what was queued, and an end to peers that never answer.
+pub(super) const FAREWELL_MS: Millis = 10_000;
 /// How soon a poll is released while its session upgrades, as in the reference.
 const NOOP_MS: Millis = 100;
 
@@ -51,8 +51,7 @@ impl Shard {
 
     /// A handshake by WebSocket, after the 101: the conn of the new session.
     pub fn open_websocket(&mut self, handshake: Arc<Handshake>) -> Result<Key<Conn>, Refusal> {
-        let leaving = Role::Leaving(VecDeque::new());
-        let conn = self.conns.insert_with(|_| Conn { role: leaving, decoder: Default::default(), spill: Vec::new() });
+        let conn = self.conns.insert_with(|_| Conn::new(Role::Leaving(VecDeque::new())));
         let key = match self.open(handshake, Transport::WebSocket { conn, blocked: false }) {
             Ok(key) => key,
             Err(refusal) => {
@@ -70,11 +69,7 @@ impl Shard {
     /// has another upgrade, meanwhile.
     pub fn open_upgrade(&mut self, sid: Id) -> Key<Conn> {
         let session = self.session_by_sid(&sid);
-        let conn = self.conns.insert_with(|_| Conn {
-            role: Role::Leaving(VecDeque::new()),
-            decoder: Default::default(),
-            spill: Vec::new(),
-        });
+        let conn = self.conns.insert_with(|_| Conn::new(Role::Leaving(VecDeque::new())));
         let free = session.filter(|&key| self.sessions.get(key).is_some_and(can_upgrade));
         let Some(key) = free else {
             self.dismiss(conn, None);
@@ -258,6 +253,10 @@ impl Shard {
         };
         loop {
             let conn = self.conns.get_mut(key)?;
+            if conn.deaf {
+                *input = &mut [];
+                return None;
+            }
             match conn.decoder.decode(input, &rules) {
                 Ok(None) => return None,
                 Ok(Some(item)) => {
@@ -266,10 +265,10 @@ impl Shard {
                     }
                 }
                 Err(error) => {
+                    // Else what follows would be read as frames, break again, and cut off the answer to the first.
+                    conn.deaf = true;
                     self.counters.protocol_errors += 1;
                     self.break_off(key, CloseReason::TransportError, close_code(error));
-                    *input = &mut [];
-                    return None;
                 }
             }
         }
@@ -285,7 +284,7 @@ impl Shard {
             Role::Leaving(ref left) => {
                 // Its own close frame is the only thing that is still of interest.
                 if let (Item::Close { .. }, true) = (item, left.is_empty()) {
-                    self.endings.push(Ending::Close(key));
+                    self.end(key);
                 }
                 return None;
             }
@@ -305,6 +304,7 @@ impl Shard {
             }
             Item::Pong(_) => None,
             Item::Close { code, .. } => {
+                self.conns.get_mut(key)?.deaf = true;
                 self.break_off(key, CloseReason::TransportClose, code);
                 None
             }
@@ -390,8 +390,13 @@ impl Shard {
         }
     }
 
+    /// The worker closes the stream when the turn ends. Until then nothing more is written to it.
     pub(super) fn end(&mut self, key: Key<Conn>) {
-        if !self.endings.contains(&Ending::Close(key)) {
+        let Some(conn) = self.conns.get_mut(key) else { return };
+        if let Role::Leaving(left) = &mut conn.role {
+            left.clear();
+        }
+        if !std::mem::replace(&mut conn.ended, true) {
             self.endings.push(Ending::Close(key));
         }
     }

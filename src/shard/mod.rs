@@ -9,7 +9,7 @@
 //! Everything that must wait for the end of the turn is noted: `events` for the application, `answers` for HTTP requests,
 //! `mail` for other shards, `endings` for streams, `dirty` for sessions that have something to write.
 //!
-//! Invariants: see `invariants()`, which tests and debug builds call at the end of every turn.
+//! Invariants: see `invariants()`, which the simulator and the tests call at the end of every turn.
 
 pub mod arena;
 mod broadcast;
@@ -20,7 +20,11 @@ mod outbox;
 mod rooms;
 mod runs;
 pub mod session;
+#[cfg(test)]
+mod simulation;
 pub mod sockets;
+#[cfg(test)]
+mod tests;
 mod wheel;
 mod write;
 
@@ -190,11 +194,6 @@ impl Shard {
         self.number
     }
 
-    /// How many shards the server has.
-    pub fn shards(&self) -> u16 {
-        self.shards
-    }
-
     pub fn settings(&self) -> &Arc<Settings> {
         &self.settings
     }
@@ -304,7 +303,8 @@ impl Shard {
             || !(self.buried_sessions.is_empty() && self.buried_sockets.is_empty())
     }
 
-    /// Closes every session; whoever connects now is refused. What is queued still leaves.
+    /// Closes every session; whoever connects now is refused. What is queued still leaves over WebSockets and with polls
+    /// that are there; a session that is between two polls hears nothing, as with the reference.
     pub fn shut_down(&mut self) {
         self.draining = true;
         for key in self.sessions.keys() {
@@ -313,7 +313,7 @@ impl Shard {
     }
 
     /// What must be true between turns, because of our own code.
-    #[cfg(any(test, debug_assertions))]
+    #[cfg(test)]
     pub fn invariants(&self) {
         for namespace in self.namespaces.iter().flatten() {
             namespace.invariants(&self.sockets);

@@ -53,14 +53,16 @@ impl Namespace {
         &self.rooms[room as usize].name
     }
 
-    pub fn rooms(&self) -> impl Iterator<Item = (&str, usize)> {
-        self.by_name.iter().map(|(name, &room)| (&**name, self.rooms[room as usize].members.len()))
+    /// Whether the socket is in the room.
+    pub fn holds(&self, socket: &Socket, name: &str) -> bool {
+        let room = self.by_name.get(name);
+        room.is_some_and(|&room| socket.rooms.iter().any(|membership| membership.room == room))
     }
 
     /// Puts the socket into the room. `false`: it was there.
     pub fn join(&mut self, slot: u32, socket: &mut Socket, name: &str) -> bool {
         let room = match self.by_name.get(name) {
-            Some(&room) if socket.rooms.iter().any(|membership| membership.room == room) => return false,
+            Some(_) if self.holds(socket, name) => return false,
             Some(&room) => room,
             None => self.create(name),
         };
@@ -114,6 +116,7 @@ impl Namespace {
     }
 
     /// Every membership and every member agree.
+    #[cfg(test)]
     pub fn invariants(&self, sockets: &Arena<Socket>) {
         for (name, &room) in &self.by_name {
             let Room { name: own, members } = &self.rooms[room as usize];

@@ -89,6 +89,16 @@ pub struct Conn {
     pub decoder: websocket::Decoder,
     /// The rest of a partial frame.
     pub spill: Vec<u8>,
+    /// The peer said its last word or broke a rule of framing: what else it sends has no meaning.
+    pub deaf: bool,
+    /// Its end is noted; the worker closes the stream when the turn ends.
+    pub ended: bool,
+}
+
+impl Conn {
+    pub fn new(role: Role) -> Conn {
+        Conn { role, decoder: Default::default(), spill: Vec::new(), deaf: false, ended: false }
+    }
 }
 
 pub enum Role {

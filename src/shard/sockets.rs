@@ -15,7 +15,7 @@ use crate::error::CloseReason;
 use crate::proto::{Id, Prepared, socketio};
 use bytes::Bytes;
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 pub struct Socket {
@@ -32,7 +32,9 @@ pub struct Socket {
     pub place: u32,
     next_ack_id: u32,
     pub rooms: Vec<Membership>,
-    acks: Option<Box<HashMap<u32, u64>>>,
+    /// Tokens by ack id. Ordered, so that they end in the order in which they were asked for.
+    #[allow(clippy::box_collection, reason = "8 bytes instead of 24 for the many sockets that wait for nothing")]
+    acks: Option<Box<BTreeMap<u32, u64>>>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -142,20 +144,13 @@ impl Shard {
         socket.state = SocketState::Closed;
         let answer = socketio::connect_error(&self.namespace(namespace).name, error);
         self.push(session, &Arc::new(answer));
+        self.forget_acks(key);
         self.detach(key);
     }
 
     /// Whether the socket is in its namespace and can be emitted to.
     pub fn is_connected(&self, key: Key<Socket>) -> bool {
         self.sockets.get(key).is_some_and(|socket| socket.state == SocketState::Connected)
-    }
-
-    /// The socket with this id, if it is connected.
-    pub fn socket_by_id(&self, id: &str) -> Option<Key<Socket>> {
-        let id = Id::parse(id).filter(|id| id.shard() == self.number)?;
-        let key = self.sockets.key_at(id.slot())?;
-        let socket = self.sockets.get(key)?;
-        (socket.id == id && socket.state == SocketState::Connected).then_some(key)
     }
 
     /// Queues a packet to one socket.
@@ -228,9 +223,7 @@ impl Shard {
         };
         let was = std::mem::replace(&mut socket.state, SocketState::Closed);
         let (namespace, place) = (socket.namespace, socket.place as usize);
-        for token in socket.acks.take().into_iter().flat_map(|acks| acks.into_values()) {
-            self.events.push_back(Event::Acked { token, outcome: Acked::Disconnected });
-        }
+        self.forget_acks(key);
         if was == SocketState::Connected {
             let connected = &mut self.namespaces[namespace as usize].as_mut().expect("in use").connected;
             connected.swap_remove(place);
@@ -241,6 +234,14 @@ impl Shard {
             self.events.push_back(Event::Disconnected { socket: key, reason });
         }
         self.detach(key);
+    }
+
+    /// Nobody will answer any more. The application hears it in the order in which it asked.
+    fn forget_acks(&mut self, key: Key<Socket>) {
+        let acks = self.sockets.get_mut(key).expect("the caller has it").acks.take();
+        for token in acks.into_iter().flat_map(|acks| acks.into_values()) {
+            self.events.push_back(Event::Acked { token, outcome: Acked::Disconnected });
+        }
     }
 
     /// Takes the socket off its session's list and marks it for burial.

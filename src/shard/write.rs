@@ -15,16 +15,22 @@ use crate::error::CloseReason;
 const BATCH: usize = 512;
 
 impl Shard {
-    /// Writes to at most `budget` sessions. What is left stays dirty for the next turn.
+    /// Makes at most `budget` writes to sessions. What is left stays dirty for the next turn. A session whose backlog has
+    /// several segments comes round again as long as its stream takes them, else it would never catch up with a feed.
     pub fn write(&mut self, wire: &mut impl Wire, budget: usize) {
-        let mut left = budget.min(self.dirty.len());
+        // First, because a session that has switched to its probing conn may be among the dirty: what answers the probe
+        // must not fall between two parts of a frame.
+        self.write_probes(wire);
+        let mut left = budget;
         let mut batch = Vec::new();
         let mut sent = Vec::new();
-        while left > 0 {
+        while left > 0 && !self.dirty.is_empty() {
             batch.clear();
             sent.clear();
-            while left > 0 && batch.len() < BATCH {
-                let key = self.dirty.pop_front().expect("left counts what is there");
+            while left > 0
+                && batch.len() < BATCH
+                && let Some(key) = self.dirty.pop_front()
+            {
                 left -= 1;
                 batch.extend(self.prepare(key));
             }
@@ -35,7 +41,6 @@ impl Shard {
                 self.on_sent(key, conn, sent);
             }
         }
-        self.write_probes(wire);
         self.write_leaving(wire);
     }
 
@@ -106,6 +111,7 @@ impl Shard {
         } else if !session.outbox.is_empty() {
             self.mark_dirty(key);
         }
+        self.evict_if_behind(key);
     }
 
     fn block(&mut self, key: Key<Session>) {
@@ -119,6 +125,12 @@ impl Shard {
     fn settle(&mut self, key: Key<Session>, sent: usize) {
         let session = self.sessions.get_mut(key).expect("the caller has it");
         session.outbox.settle(&mut self.runs, sent);
+        self.evict_if_behind(key);
+    }
+
+    /// A client that reads, but less than it is sent, goes over the limit just as one that does not read at all.
+    fn evict_if_behind(&mut self, key: Key<Session>) {
+        let session = self.sessions.get(key).expect("the caller has it");
         if session.outbox.backlog_bytes() > self.settings.outbox_bytes_max {
             self.counters.evicted += 1;
             self.close(key, CloseReason::SlowClient);
@@ -139,6 +151,9 @@ impl Shard {
         for _ in 0..self.leaving.len() {
             let key = self.leaving.pop_front().expect("counted");
             let Some(Conn { role: Role::Leaving(left), .. }) = self.conns.get_mut(key) else { continue };
+            if left.is_empty() {
+                continue; // listed twice, or ended meanwhile
+            }
             let finished = loop {
                 let Some(front) = left.front_mut() else { break true };
                 match write_one(wire, key, front) {
@@ -151,7 +166,6 @@ impl Shard {
                     }
                     Sent::Blocked => break false,
                     Sent::Broken => {
-                        left.clear();
                         self.end(key);
                         break false;
                     }

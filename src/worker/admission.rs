@@ -16,8 +16,8 @@ pub struct Admission {
     refused: AtomicU64,
 }
 
-/// A connection's place. Dropping it frees the place.
-pub struct Admitted(Option<Box<Place>>);
+/// A connection's place, if places are counted. Dropping it frees the place.
+pub struct Admitted(#[allow(dead_code, reason = "it is held for its end")] Option<Box<Place>>);
 
 struct Place {
     admission: Arc<Admission>,

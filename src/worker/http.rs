@@ -47,7 +47,10 @@ pub type Body = Either<Full<Bytes>, UnsyncBoxBody<Bytes, Box<dyn std::error::Err
 
 /// What answers the paths that are not Engine.IO's.
 #[derive(Clone)]
-pub struct Routes(pub Arc<dyn Fn(Request<Incoming>) -> Pin<Box<dyn Future<Output = Response<Body>>>> + Send + Sync>);
+pub struct Routes(pub Arc<dyn Fn(Request<Incoming>) -> Responding + Send + Sync>);
+
+/// An answer in the making. It stays on its worker's thread.
+pub type Responding = Pin<Box<dyn Future<Output = Response<Body>>>>;
 
 /// The peer of the connection that carries a request; in the request's extensions for an embedder's service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

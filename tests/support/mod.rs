@@ -12,7 +12,9 @@ mod install;
 mod process;
 mod server;
 
+#[allow(unused_imports, reason = "each integration test uses its own part")]
 pub use install::{node, python};
+#[allow(unused_imports, reason = "each integration test uses its own part")]
 pub use process::run_suite;
 pub use server::Server;
 

@@ -1,0 +1,376 @@
+//! World: shards, clients and what lies between them, under one clock and one seed.
+//!
+//! Each round the clock goes on, every client takes a step, and most shards take one turn in exactly the order in which
+//! a worker drives them. Mail between two shards keeps its order and takes its time.
+
+use super::super::drive;
+use super::super::mail::{Ending, Mail, Reply};
+use super::super::session::{Handshake, State};
+use super::super::{Carries, Counters, Millis, Shard};
+use super::client::{Client, Outside, Temper};
+use super::embedder::Embedder;
+use super::network::{Arrival, Network, Sender};
+use super::oracle::Oracle;
+use crate::proto::fuzzing::Random;
+use crate::settings::Settings;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, VecDeque};
+use std::hash::Hasher;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How long a healthy client may wait for what it is owed, whatever others do.
+const PATIENCE_MS: Millis = 6_000;
+
+pub struct World {
+    random: Random,
+    now: Millis,
+    shards: Vec<RefCell<Shard>>,
+    /// Mail under way to each shard.
+    mailboxes: Vec<VecDeque<Mail>>,
+    network: Network,
+    clients: Vec<Client>,
+    app: Embedder,
+    settings: Arc<Settings>,
+    write_budget: usize,
+    quiet: bool,
+}
+
+/// What a run amounted to.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Summary {
+    pub traffic: u64,
+    pub packets_seen: u64,
+    pub ends: BTreeMap<&'static str, u64>,
+    pub counters: Counters,
+}
+
+impl World {
+    pub fn new(seed: u64, trace: bool) -> World {
+        let mut random = Random::new(seed);
+        let shards = 2 + random.below(3) as u16;
+        let settings = Arc::new(settings(&mut random));
+        let key = |random: &mut Random| std::array::from_fn(|_| random.next() as u8);
+        let oracle = Oracle::new(shards, settings.rooms_per_socket_max, trace);
+        let clients = 60 + random.below(140);
+        World {
+            now: 0,
+            shards: (0..shards)
+                .map(|number| {
+                    RefCell::new(Shard::new(number, shards, settings.clone(), Carries::SocketIo, key(&mut random)))
+                })
+                .collect(),
+            mailboxes: (0..shards).map(|_| VecDeque::new()).collect(),
+            network: Network::new(shards),
+            clients: (0..clients).map(|_| Client::new(temper(&mut random))).collect(),
+            app: Embedder::new(oracle, random.next()),
+            settings,
+            write_budget: 40 + random.below(200),
+            quiet: false,
+            random,
+        }
+    }
+
+    pub fn run(mut self) -> Summary {
+        let rounds = 100 + self.random.below(120);
+        for round in 0..rounds {
+            // After a long pause everybody has time to catch up before the next one.
+            let pause = if round % 8 == 0 && self.random.one_in(2) {
+                150 + self.random.below(500)
+            } else {
+                1 + self.random.below(40)
+            };
+            self.round(pause as u64);
+        }
+        self.come_to_rest();
+        self.drain();
+        self.summary()
+    }
+
+    fn round(&mut self, pause_ms: Millis) {
+        self.now += pause_ms;
+        self.app.state.borrow_mut().oracle.now = self.now;
+        for at in 0..self.clients.len() {
+            if self.clients[at].temper == Temper::Healthy || self.random.one_in(2) {
+                self.step(at);
+            }
+        }
+        for number in 0..self.shards.len() {
+            if !self.random.one_in(8) {
+                self.turn(number as u16);
+            }
+        }
+        self.check_patience();
+    }
+
+    fn step(&mut self, at: usize) {
+        let mut state = self.app.state.borrow_mut();
+        self.clients[at].step(&mut Outside {
+            network: &mut self.network,
+            oracle: &mut state.oracle,
+            random: &mut self.random,
+            workers: self.shards.len() as u16,
+            quiet: self.quiet,
+        });
+    }
+
+    // ---- one turn of a worker
+
+    fn turn(&mut self, number: u16) {
+        self.read(number);
+        self.take_arrivals(number);
+        self.take_mail(number);
+        drive::advance(&self.shards[number as usize], &self.app, self.now);
+        self.act(number);
+        self.post(number);
+        self.write(number);
+        self.bury(number);
+    }
+
+    fn act(&mut self, number: u16) {
+        let shard = &self.shards[number as usize];
+        for _ in 0..1 + self.random.below(3) {
+            self.app.state.borrow_mut().act(&mut shard.borrow_mut());
+            drive::settle(shard, &self.app);
+        }
+    }
+
+    /// Streams that are readable, writable or broken.
+    fn read(&mut self, number: u16) {
+        for at in 0..self.network.streams.len() {
+            let stream = &mut self.network.streams[at];
+            let Some((_, conn)) = stream.conn.filter(|&(shard, _)| shard == number) else { continue };
+            let shard = &self.shards[number as usize];
+            if stream.reset {
+                if !std::mem::replace(&mut stream.hung_up, true) {
+                    shard.borrow_mut().on_hangup(conn, true);
+                }
+            } else if !stream.to_server.is_empty() {
+                let len = stream.to_server.len();
+                let taken = if self.random.one_in(3) { 1 + self.random.below(len.min(9)) } else { len };
+                let mut bytes: Vec<u8> = stream.to_server.drain(..taken).collect();
+                self.network.traffic.write(&bytes);
+                drive::receive(shard, &self.app, conn, &mut bytes);
+            } else if stream.client_finished && !std::mem::replace(&mut stream.hung_up, true) {
+                shard.borrow_mut().on_hangup(conn, false);
+            }
+            let stream = &mut self.network.streams[at];
+            if stream.blocked && stream.has_room() && !stream.reset {
+                stream.blocked = false;
+                shard.borrow_mut().on_writable(conn);
+            }
+            drive::settle(shard, &self.app);
+        }
+    }
+
+    fn take_arrivals(&mut self, number: u16) {
+        let shard = &self.shards[number as usize];
+        let most = self.network.arrivals[number as usize].len();
+        let count = if self.random.one_in(6) { self.random.below(most + 1) } else { most };
+        for _ in 0..count {
+            let arrival = self.network.arrivals[number as usize].pop_front().expect("counted");
+            match arrival {
+                Arrival::Polling(exchange) => {
+                    let opened = shard.borrow_mut().open_polling(handshake());
+                    let reply = match opened {
+                        Ok((_, payload)) => Reply::Payload(payload),
+                        Err(refusal) => Reply::Refused(refusal),
+                    };
+                    self.network.answer(number, exchange, reply);
+                }
+                Arrival::WebSocket(stream) => match shard.borrow_mut().open_websocket(handshake()) {
+                    Ok(conn) => self.network.attach(stream, number, conn),
+                    Err(_) => self.network.streams[stream].reset = true,
+                },
+                Arrival::Upgrade(stream, sid) => {
+                    let conn = shard.borrow_mut().open_upgrade(sid);
+                    self.network.attach(stream, number, conn);
+                }
+                Arrival::Request(sid, request, exchange) if sid.shard() == number => {
+                    drive::request(shard, &self.app, sid, request, exchange);
+                }
+                Arrival::Request(sid, request, exchange) => {
+                    shard.borrow_mut().post(sid.shard(), Mail::Request { sid, request, exchange });
+                }
+                Arrival::Abandoned(sid, exchange) if sid.shard() == number => {
+                    shard.borrow_mut().on_abandoned(sid, exchange);
+                }
+                Arrival::Abandoned(sid, exchange) => {
+                    shard.borrow_mut().post(sid.shard(), Mail::Abandoned { sid, exchange });
+                }
+            }
+            drive::settle(shard, &self.app);
+        }
+    }
+
+    fn take_mail(&mut self, number: u16) {
+        let shard = &self.shards[number as usize];
+        let most = self.mailboxes[number as usize].len();
+        let count = if self.random.one_in(4) { self.random.below(most + 1) } else { most };
+        for _ in 0..count {
+            let mail = self.mailboxes[number as usize].pop_front().expect("counted");
+            let before = shard.borrow().counters;
+            let reaches = self.foresee(&shard.borrow(), &mail);
+            drive::deliver(shard, &self.app, mail);
+            // A broadcast causes no event here, so nothing else can have been counted.
+            let Counters { deliveries, volatile_dropped, .. } = shard.borrow().counters;
+            let reached = deliveries - before.deliveries + volatile_dropped - before.volatile_dropped;
+            assert!(reaches.is_none_or(|reaches| reaches as u64 == reached), "{reached} are not {reaches:?}");
+        }
+    }
+
+    /// Tells the oracle what a piece of mail is about to do. For a broadcast, how many it concerns.
+    fn foresee(&self, shard: &Shard, mail: &Mail) -> Option<usize> {
+        let oracle = &mut self.app.state.borrow_mut().oracle;
+        match mail {
+            Mail::Broadcast { target, packet, count } => {
+                return Some(oracle.broadcast(shard, target, packet, count.map(|count| count.token)));
+            }
+            Mail::Join { target, rooms } => oracle.joined_by(shard, target, rooms),
+            Mail::Leave { target, rooms } => oracle.left_by(shard, target, rooms),
+            Mail::Disconnect { target, close } => oracle.disconnected_by(shard, target, *close),
+            Mail::Request { .. } | Mail::Abandoned { .. } | Mail::Answer { .. } | Mail::Counted { .. } => {}
+        }
+        None
+    }
+
+    fn post(&mut self, number: u16) {
+        let mut shard = self.shards[number as usize].borrow_mut();
+        for (exchange, reply) in shard.route_answers() {
+            self.app.state.borrow().oracle.note(|| format!("answer to {}: {reply:?}", exchange.number));
+            self.network.answer(number, exchange, reply);
+        }
+        for (to, mail) in shard.take_mail() {
+            self.mailboxes[to as usize].push_back(mail);
+        }
+    }
+
+    fn write(&mut self, number: u16) {
+        let shard = &self.shards[number as usize];
+        let mut sender = Sender { network: &mut self.network, random: &mut self.random, shard: number };
+        shard.borrow_mut().write(&mut sender, self.write_budget);
+        drive::settle(shard, &self.app);
+    }
+
+    fn bury(&mut self, number: u16) {
+        let shard = &self.shards[number as usize];
+        self.app.state.borrow_mut().oracle.turn_ends(&shard.borrow());
+        let endings = shard.borrow_mut().bury();
+        for ending in endings {
+            match ending {
+                Ending::FinishWriting(conn) => {
+                    let stream = self.network.stream_of(number, conn);
+                    self.network.streams[stream].server_finished = true;
+                }
+                Ending::Close(conn) => self.network.close(number, conn),
+            }
+        }
+        let shard = shard.borrow();
+        shard.invariants();
+        for (_, session) in shard.sessions.iter().filter(|(_, session)| session.state == State::Open) {
+            assert!(session.outbox.backlog_bytes() <= self.settings.outbox_bytes_max, "the limit holds");
+        }
+    }
+
+    // ---- checks
+
+    fn check_patience(&self) {
+        let oracle = &self.app.state.borrow().oracle;
+        for client in self.clients.iter().filter(|client| client.temper == Temper::Healthy) {
+            let missing = client.session().and_then(|sid| oracle.waits_for(sid));
+            assert!(missing.is_none_or(|it| it.since + PATIENCE_MS > self.now), "a healthy client is not delayed");
+        }
+    }
+
+    /// Nothing new begins; what is under way arrives.
+    fn come_to_rest(&mut self) {
+        self.quiet = true;
+        self.app.state.borrow_mut().quiet = true;
+        for _ in 0..60 {
+            self.round(20);
+        }
+        let oracle = &self.app.state.borrow().oracle;
+        for client in self.clients.iter().filter(|client| client.temper == Temper::Healthy) {
+            let Some(sid) = client.session() else { continue };
+            // What a timer has caused a moment ago may still be under way.
+            let missing = oracle.waits_for(sid).filter(|owed| owed.since + 400 < self.now);
+            assert!(missing.is_none(), "{sid} is still there and has not got everything: {missing:?}");
+        }
+    }
+
+    /// The server shuts down: afterwards nothing is left anywhere.
+    fn drain(&mut self) {
+        for number in 0..self.shards.len() {
+            self.shards[number].borrow_mut().shut_down();
+            drive::settle(&self.shards[number], &self.app);
+        }
+        for round in 0..160 {
+            self.round(if round < 100 { 10 } else { 1_000 });
+        }
+        for (shard, mailbox) in self.shards.iter().zip(&self.mailboxes) {
+            let shard = shard.borrow();
+            assert!(mailbox.is_empty() && !shard.has_work(), "shard {} is at rest", shard.number());
+            assert_eq!((shard.session_count(), shard.conn_count(), shard.sockets.len()), (0, 0, 0), "all is gone");
+            assert_eq!(shard.runs.len(), 0, "every run is freed");
+            assert!(shard.namespaces.iter().all(Option::is_none) && shard.namespace_slots.is_empty());
+            let Counters { opened, closed, queued, written, discarded, parted, .. } = shard.counters;
+            assert_eq!((opened, queued), (closed, written + discarded + parted), "the counters balance");
+        }
+        assert_eq!(self.network.unanswered(), 0, "every request was answered");
+        self.app.state.borrow().oracle.all_ended();
+    }
+
+    fn summary(self) -> Summary {
+        let mut counters = Counters::default();
+        for shard in &self.shards {
+            add(&mut counters, &shard.borrow().counters);
+        }
+        let oracle = self.app.state.into_inner().oracle;
+        Summary { traffic: self.network.traffic.finish(), packets_seen: oracle.seen, ends: oracle.ends, counters }
+    }
+}
+
+fn add(total: &mut Counters, more: &Counters) {
+    total.opened += more.opened;
+    total.queued += more.queued;
+    total.written += more.written;
+    total.discarded += more.discarded;
+    total.parted += more.parted;
+    total.deliveries += more.deliveries;
+    total.volatile_dropped += more.volatile_dropped;
+    total.evicted += more.evicted;
+    total.protocol_errors += more.protocol_errors;
+    total.received += more.received;
+    total.refused += more.refused;
+    total.joins_refused += more.joins_refused;
+    total.bytes_out += more.bytes_out;
+}
+
+fn settings(random: &mut Random) -> Settings {
+    let mut ms = |least: usize, span: usize| Duration::from_millis((least + random.below(span)) as u64);
+    Settings {
+        ping_interval: ms(1_000, 4_000),
+        ping_timeout: ms(2_000, 3_000),
+        upgrade_timeout: ms(1_500, 4_000),
+        connect_timeout: ms(2_000, 8_000),
+        outbox_bytes_max: 40_000 + random.below(60_000),
+        payload_bytes_max: 3_000 + random.below(20_000),
+        namespaces_per_session_max: 2 + random.below(3),
+        rooms_per_socket_max: 2 + random.below(6),
+        ..Settings::default()
+    }
+}
+
+fn temper(random: &mut Random) -> Temper {
+    match random.below(10) {
+        0 => Temper::Slow,
+        1 => Temper::Stalled,
+        2 => Temper::Silent,
+        3 | 4 => Temper::Rude,
+        _ => Temper::Healthy,
+    }
+}
+
+fn handshake() -> Arc<Handshake> {
+    Arc::new(Handshake::new("/socket.io/?EIO=4", std::iter::empty(), ([127, 0, 0, 1], 9).into(), 0))
+}

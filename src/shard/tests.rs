@@ -1,0 +1,773 @@
+//! What a shard promises, one promise a test. The simulator (simulation.rs) proves the same of all of them at once; here
+//! each can be read, and its time is exact.
+
+use super::drive::{self, App};
+use super::engine::FAREWELL_MS;
+use super::mail::{Acked, Ending, Event, Exchange, Job, Reply, Request, Sent, Target, Wire};
+use super::session::{Conn, Handshake};
+use super::sockets::{Socket, SocketState, Unsent};
+use super::wheel::TICK_MS;
+use super::{Carries, Key, Millis, Shard};
+use crate::error::CloseReason;
+use crate::proto::websocket::{self, Opcode};
+use crate::proto::{Id, Prepared, socketio};
+use crate::settings::Settings;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+// ---- a server with one shard
+
+const INTERVAL: Millis = 25_000;
+const TIMEOUT: Millis = 20_000;
+
+struct Server {
+    shard: RefCell<Shard>,
+    app: Recorder,
+    pipes: Pipes,
+    now: Millis,
+    exchanges: u64,
+    answers: BTreeMap<u64, Reply>,
+    endings: Vec<Ending>,
+}
+
+/// Accepts everybody but those who come to `/refused` and `/later`, and remembers what happened.
+#[derive(Default)]
+struct Recorder {
+    sockets: RefCell<Vec<Key<Socket>>>,
+    ends: RefCell<Vec<CloseReason>>,
+    names: RefCell<Vec<String>>,
+    acks: RefCell<Vec<String>>,
+}
+
+impl App for Recorder {
+    fn handle(&self, shard: &RefCell<Shard>, event: Event<'_>) {
+        match event {
+            Event::Connect { socket, namespace, .. } => {
+                self.sockets.borrow_mut().push(socket);
+                match &*namespace {
+                    "/refused" => shard.borrow_mut().refuse(socket, r#"{"message":"no"}"#),
+                    "/later" => {}
+                    _ => drop(shard.borrow_mut().accept(socket)),
+                }
+            }
+            Event::Received { name, .. } => self.names.borrow_mut().push(name.into_owned()),
+            Event::Disconnected { reason, .. } => self.ends.borrow_mut().push(reason),
+            Event::Acked { token, outcome } => self.acks.borrow_mut().push(match outcome {
+                Acked::Answered { data, .. } => format!("{token} {data}"),
+                Acked::TimedOut => format!("{token} timed out"),
+                Acked::Disconnected => format!("{token} disconnected"),
+            }),
+            _ => {}
+        }
+    }
+}
+
+/// Streams that take everything, or as much as `room` says.
+#[derive(Default)]
+struct Pipes {
+    bytes: HashMap<Key<Conn>, Vec<u8>>,
+    room: HashMap<Key<Conn>, usize>,
+}
+
+impl Wire for Pipes {
+    fn send(&mut self, jobs: &[Job<'_>], sent: &mut Vec<Sent>) {
+        for Job { conn, bytes } in jobs {
+            let room = self.room.get_mut(conn);
+            let taken = room.as_ref().map_or(bytes.len(), |room| bytes.len().min(**room));
+            if let Some(room) = room {
+                *room -= taken;
+            }
+            self.bytes.entry(*conn).or_default().extend_from_slice(&bytes[..taken]);
+            sent.push(if taken == 0 { Sent::Blocked } else { Sent::Bytes(taken) });
+        }
+    }
+}
+
+fn server() -> Server {
+    with(Settings::default())
+}
+
+fn with(settings: Settings) -> Server {
+    Server {
+        shard: RefCell::new(Shard::new(0, 1, Arc::new(settings), Carries::SocketIo, [7; 32])),
+        app: Recorder::default(),
+        pipes: Pipes::default(),
+        now: 0,
+        exchanges: 0,
+        answers: BTreeMap::new(),
+        endings: Vec::new(),
+    }
+}
+
+impl Server {
+    fn turn(&mut self) {
+        drive::advance(&self.shard, &self.app, self.now);
+        for _ in 0..2 {
+            self.shard.borrow_mut().write(&mut self.pipes, 100);
+            drive::settle(&self.shard, &self.app);
+            let answers = self.shard.borrow_mut().route_answers();
+            self.answers.extend(answers.into_iter().map(|(exchange, reply)| (exchange.number, reply)));
+            let endings = self.shard.borrow_mut().bury();
+            self.endings.extend(endings);
+            self.shard.borrow().invariants();
+        }
+    }
+
+    /// Lets time pass, slot by slot.
+    fn wait(&mut self, ms: Millis) {
+        let until = self.now + ms;
+        while self.now < until {
+            self.now = (self.now + TICK_MS).min(until);
+            self.turn();
+        }
+    }
+
+    fn websocket(&mut self) -> Key<Conn> {
+        let conn = self.shard.borrow_mut().open_websocket(handshake()).expect("there is room");
+        self.turn();
+        assert!(self.heard(conn)[0].starts_with("0{"), "the open packet comes first");
+        conn
+    }
+
+    /// A WebSocket client in the default namespace, and its socket.
+    fn joined(&mut self) -> (Key<Conn>, Key<Socket>) {
+        let conn = self.websocket();
+        self.say(conn, "40");
+        assert!(self.heard(conn)[0].starts_with("40{"));
+        (conn, self.last_socket())
+    }
+
+    fn last_socket(&self) -> Key<Socket> {
+        *self.app.sockets.borrow().last().expect("somebody connected")
+    }
+
+    fn say(&mut self, conn: Key<Conn>, text: &str) {
+        self.send(conn, Opcode::Text, text.as_bytes());
+    }
+
+    fn send(&mut self, conn: Key<Conn>, opcode: Opcode, payload: &[u8]) {
+        let mut frame = Vec::new();
+        websocket::put_frame(&mut frame, opcode, payload, Some([1, 2, 3, 4]));
+        self.receive(conn, frame);
+    }
+
+    fn receive(&mut self, conn: Key<Conn>, mut bytes: Vec<u8>) {
+        drive::receive(&self.shard, &self.app, conn, &mut bytes);
+        self.turn();
+    }
+
+    /// What has come over the stream since the last look. Whole frames only.
+    fn heard(&mut self, conn: Key<Conn>) -> Vec<String> {
+        let mut bytes = self.pipes.bytes.remove(&conn).unwrap_or_default();
+        let rules = websocket::Rules { role: websocket::Role::Client, message_bytes_max: 1 << 20, fragments_max: 1 };
+        let (mut input, mut decoder, mut heard) = (&mut bytes[..], websocket::Decoder::default(), Vec::new());
+        while let Some(item) = decoder.decode(&mut input, &rules).expect("a server's frames are right") {
+            heard.push(match item {
+                websocket::Item::Text(text) => text.into_owned(),
+                websocket::Item::Close { code: None, .. } => "close".into(),
+                websocket::Item::Close { code: Some(code), .. } => format!("close {code}"),
+                websocket::Item::Pong(data) => format!("pong {}", data.escape_ascii()),
+                other => format!("{other:?}"),
+            });
+        }
+        heard
+    }
+
+    fn polling(&mut self) -> Id {
+        let (key, _) = self.shard.borrow_mut().open_polling(handshake()).expect("there is room");
+        let sid = self.shard.borrow().session(key).expect("just opened").id;
+        self.turn();
+        sid
+    }
+
+    /// A polling client in the default namespace that has heard of it, and its socket.
+    fn polling_joined(&mut self) -> (Id, Key<Socket>) {
+        let sid = self.polling();
+        self.push(sid, "40");
+        let poll = self.poll(sid);
+        assert!(self.answer(poll).starts_with("40{"));
+        (sid, self.last_socket())
+    }
+
+    fn request(&mut self, sid: Id, request: Request) -> u64 {
+        self.exchanges += 1;
+        let exchange = Exchange { worker: 0, number: self.exchanges };
+        drive::request(&self.shard, &self.app, sid, request, exchange);
+        self.turn();
+        exchange.number
+    }
+
+    fn poll(&mut self, sid: Id) -> u64 {
+        self.request(sid, Request::Poll)
+    }
+
+    fn push(&mut self, sid: Id, body: &str) -> String {
+        let number = self.request(sid, Request::Push(body.to_owned().into()));
+        self.answer(number)
+    }
+
+    /// The answer to a request, in short; `waits` if there is none yet.
+    fn answer(&mut self, number: u64) -> String {
+        match self.answers.remove(&number) {
+            None => "waits".into(),
+            Some(Reply::Payload(payload)) => String::from_utf8(payload.to_vec()).expect("text"),
+            Some(Reply::Refused(refusal)) => format!("{refusal:?}"),
+            Some(reply) => format!("{reply:?}"),
+        }
+    }
+
+    fn upgrade(&mut self, sid: Id) -> Key<Conn> {
+        let number = self.request(sid, Request::Upgrade);
+        assert_eq!(self.answer(number), "Accepted");
+        let conn = self.shard.borrow_mut().open_upgrade(sid);
+        self.turn();
+        conn
+    }
+
+    fn emit(&mut self, socket: Key<Socket>, data: &str, volatile: bool) -> Result<(), Unsent> {
+        let sent = self.shard.borrow_mut().emit(socket, &event(data), volatile);
+        self.turn();
+        sent
+    }
+
+    fn broadcast(&mut self, rooms: &[&str], except: &[&str], data: &str) -> usize {
+        let boxed = |names: &[&str]| names.iter().map(|&name| name.into()).collect();
+        let target = Target { namespace: "/".into(), rooms: boxed(rooms), except: boxed(except), volatile: false };
+        let reached = self.shard.borrow_mut().fan_out(&target, &event(data));
+        self.turn();
+        reached
+    }
+
+    fn join(&mut self, socket: Key<Socket>, room: &str) -> Result<(), Unsent> {
+        self.shard.borrow_mut().join(socket, room)
+    }
+
+    fn id(&self, socket: Key<Socket>) -> String {
+        self.shard.borrow().socket(socket).expect("alive").id.to_string()
+    }
+
+    fn ends(&self) -> Vec<CloseReason> {
+        self.app.ends.take()
+    }
+
+    fn sessions(&self) -> usize {
+        self.shard.borrow().session_count()
+    }
+}
+
+fn event(data: &str) -> Arc<Prepared> {
+    Arc::new(socketio::event("/", None, data, &[]))
+}
+
+fn handshake() -> Arc<Handshake> {
+    Arc::new(Handshake::new("/socket.io/", std::iter::empty(), ([127, 0, 0, 1], 9).into(), 0))
+}
+
+// ---- broadcasts and rooms
+
+#[test]
+fn a_socket_in_two_rooms_receives_once() {
+    let mut server = server();
+    let (conn, socket) = server.joined();
+    server.join(socket, "a").unwrap();
+    server.join(socket, "b").unwrap();
+    assert_eq!(server.broadcast(&["a", "b", "a"], &[], "[1]"), 1);
+    assert_eq!(server.heard(conn), ["42[1]"]);
+}
+
+#[test]
+fn who_is_in_an_excepted_room_receives_nothing() {
+    let mut server = server();
+    let ((one, first), (other, _)) = (server.joined(), server.joined());
+    server.join(first, "quiet").unwrap();
+    assert_eq!(server.broadcast(&[], &["quiet"], "[1]"), 1);
+    let id = server.id(first);
+    assert_eq!(server.broadcast(&[], &[&id], "[2]"), 1);
+    assert!(server.heard(one).is_empty());
+    assert_eq!(server.heard(other), ["42[1]", "42[2]"]);
+}
+
+#[test]
+fn everybody_has_a_room_of_their_own_until_they_leave_it() {
+    let mut server = server();
+    let (conn, socket) = server.joined();
+    let id = server.id(socket);
+    assert_eq!(server.broadcast(&[&id], &[], "[1]"), 1);
+    server.shard.borrow_mut().leave_room(socket, &id);
+    assert_eq!(server.broadcast(&[&id], &[], "[2]"), 0);
+    assert!(server.shard.borrow().rooms_of(socket).is_empty());
+    server.join(socket, &id).unwrap();
+    assert_eq!(server.broadcast(&[&id], &[], "[3]"), 1);
+    assert_eq!(server.heard(conn), ["42[1]", "42[3]"]);
+}
+
+#[test]
+fn a_room_named_after_somebody_else_can_be_joined() {
+    let mut server = server();
+    let ((one, first), (other, second)) = (server.joined(), server.joined());
+    let id = server.id(first);
+    server.join(second, &id).unwrap();
+    assert_eq!(server.broadcast(&[&id], &[], "[1]"), 2);
+    assert_eq!((server.heard(one), server.heard(other)), (vec!["42[1]".into()], vec!["42[1]".into()]));
+}
+
+#[test]
+fn a_full_socket_joins_no_more_rooms_but_may_join_again_those_it_is_in() {
+    let mut server = with(Settings { rooms_per_socket_max: 1, ..Settings::default() });
+    let (_, socket) = server.joined();
+    assert_eq!(server.join(socket, "a"), Ok(()));
+    assert_eq!(server.join(socket, "b"), Err(Unsent::TooManyRooms));
+    assert_eq!(server.join(socket, "a"), Ok(()));
+}
+
+#[test]
+fn volatile_is_dropped_when_the_receiver_is_not_ready() {
+    let mut server = server();
+    let (sid, socket) = server.polling_joined();
+    server.emit(socket, "[1]", true).unwrap();
+    let poll = server.poll(sid);
+    assert_eq!(server.answer(poll), "waits", "nobody polled, so it was dropped");
+    server.emit(socket, "[2]", true).unwrap();
+    assert_eq!(server.answer(poll), "42[2]");
+
+    let (conn, socket) = server.joined();
+    server.pipes.room.insert(conn, 3);
+    server.emit(socket, "[\"long\"]", false).unwrap();
+    server.emit(socket, "[3]", true).unwrap();
+    server.pipes.room.remove(&conn);
+    server.shard.borrow_mut().on_writable(conn);
+    server.turn();
+    assert_eq!(server.heard(conn), ["42[\"long\"]"]);
+    assert_eq!(server.shard.borrow().counters.volatile_dropped, 2);
+}
+
+// ---- namespaces
+
+#[test]
+fn a_refused_client_hears_why_and_its_acks_end() {
+    let mut server = server();
+    let conn = server.websocket();
+    server.say(conn, "40/refused,");
+    assert_eq!(server.heard(conn), ["44/refused,{\"message\":\"no\"}"]);
+    assert!(server.ends().is_empty(), "who was never in does not leave");
+
+    server.say(conn, "40/later,");
+    let socket = server.last_socket();
+    server.shard.borrow_mut().expect_ack(socket, 5, Some(1_000)).unwrap();
+    server.shard.borrow_mut().refuse(socket, r#"{"message":"no"}"#);
+    server.turn();
+    assert_eq!(server.app.acks.take(), ["5 disconnected"]);
+}
+
+#[test]
+fn a_second_connect_to_a_namespace_closes_the_session() {
+    for first in ["40", "40/later,"] {
+        let mut server = server();
+        let conn = server.websocket();
+        server.say(conn, first);
+        server.heard(conn);
+        server.say(conn, first);
+        assert_eq!(server.heard(conn), ["close"]);
+        assert_eq!(server.sessions(), 0);
+    }
+}
+
+#[test]
+fn a_session_without_namespace_is_closed_in_time() {
+    let mut server = with(Settings { connect_timeout: Duration::from_secs(5), ..Settings::default() });
+    let idle = server.websocket();
+    let refused = server.websocket();
+    server.say(refused, "40/refused,");
+    let (joined, _) = server.joined();
+    server.wait(4_999);
+    assert_eq!((server.heard(idle).len(), server.heard(refused).len()), (0, 1));
+    server.wait(10);
+    assert_eq!((server.heard(idle), server.heard(refused)), (vec!["close".into()], vec!["close".into()]));
+    assert!(server.heard(joined).is_empty());
+}
+
+#[test]
+fn an_answer_to_connect_that_comes_too_late_does_nothing() {
+    let mut server = server();
+    let conn = server.websocket();
+    server.say(conn, "40/later,");
+    let socket = server.last_socket();
+    server.send(conn, Opcode::Close, &[]);
+    assert!(!server.shard.borrow_mut().accept(socket));
+    server.shard.borrow_mut().refuse(socket, "{}");
+    server.turn();
+    assert_eq!(server.shard.borrow().census().sockets, 0);
+}
+
+#[test]
+fn an_ack_ends_exactly_once_whichever_way() {
+    let mut server = server();
+    let (conn, socket) = server.joined();
+    for (token, timeout) in [(1, None), (2, Some(1_000)), (3, None)] {
+        let ack_id = server.shard.borrow_mut().expect_ack(socket, token, timeout).unwrap();
+        assert_eq!(ack_id, token - 1);
+    }
+    server.say(conn, "430[\"yes\"]");
+    server.say(conn, "430[\"again\"]");
+    server.wait(999);
+    assert_eq!(server.app.acks.take(), ["1 [\"yes\"]"]);
+    server.wait(2 * TICK_MS);
+    server.say(conn, "431[\"too late\"]");
+    assert_eq!(server.app.acks.take(), ["2 timed out"]);
+    server.say(conn, "41");
+    assert_eq!(server.app.acks.take(), ["3 disconnected"]);
+}
+
+// ---- heartbeat
+
+#[test]
+fn a_ping_goes_out_after_the_interval_and_the_next_one_after_the_pong() {
+    let mut server = server();
+    let (conn, _) = server.joined();
+    server.wait(INTERVAL - 1);
+    assert!(server.heard(conn).is_empty());
+    server.wait(TICK_MS);
+    assert_eq!(server.heard(conn), ["2"]);
+    server.wait(10_000);
+    server.say(conn, "3");
+    server.wait(INTERVAL - 1);
+    assert!(server.heard(conn).is_empty(), "counted from the pong, not from the ping");
+    server.wait(TICK_MS);
+    assert_eq!(server.heard(conn), ["2"]);
+}
+
+#[test]
+fn a_pong_while_resting_restarts_the_interval() {
+    let mut server = server();
+    let (conn, _) = server.joined();
+    server.wait(INTERVAL - 5_000);
+    server.say(conn, "3");
+    server.wait(INTERVAL - 1);
+    assert!(server.heard(conn).is_empty());
+    server.wait(TICK_MS);
+    assert_eq!(server.heard(conn), ["2"]);
+}
+
+#[test]
+fn the_first_other_packet_extends_the_pong_deadline_once() {
+    let mut server = server();
+    let (conn, _) = server.joined();
+    server.wait(INTERVAL);
+    assert_eq!(server.heard(conn), ["2"]);
+    server.wait(TIMEOUT - 100);
+    server.say(conn, "42[\"alive\"]");
+    server.wait(TIMEOUT - 100);
+    server.say(conn, "42[\"still\"]");
+    assert!(server.ends().is_empty());
+    server.wait(100 + TICK_MS);
+    assert_eq!(server.ends(), [CloseReason::PingTimeout]);
+    assert_eq!(server.heard(conn), ["close"]);
+}
+
+// ---- upgrade
+
+#[test]
+fn what_is_emitted_during_an_upgrade_keeps_its_order() {
+    let mut server = server();
+    let (sid, socket) = server.polling_joined();
+    let conn = server.upgrade(sid);
+    server.say(conn, "2probe");
+    assert_eq!(server.heard(conn), ["3probe"]);
+    let poll = server.poll(sid);
+    server.emit(socket, "[1]", false).unwrap();
+    assert_eq!(server.answer(poll), "42[1]", "polling goes on until the client says 5");
+    server.emit(socket, "[2]", false).unwrap();
+    assert!(server.heard(conn).is_empty());
+    server.say(conn, "5");
+    server.emit(socket, "[3]", false).unwrap();
+    assert_eq!(server.heard(conn), ["42[2]", "42[3]"]);
+    let late = server.poll(sid);
+    assert_eq!(server.answer(late), "BadRequest");
+}
+
+#[test]
+fn a_poll_is_released_with_a_noop_while_its_session_upgrades() {
+    let mut server = server();
+    let (sid, _) = server.polling_joined();
+    let poll = server.poll(sid);
+    let conn = server.upgrade(sid);
+    server.wait(200);
+    assert_eq!(server.answer(poll), "waits", "nobody has probed yet");
+    server.say(conn, "2probe");
+    assert_eq!(server.answer(poll), "6");
+    let poll = server.poll(sid);
+    server.wait(100 + TICK_MS);
+    assert_eq!(server.answer(poll), "6");
+}
+
+#[test]
+fn the_answer_to_a_probe_precedes_the_first_packet_of_the_session() {
+    let mut server = server();
+    let (sid, socket) = server.polling_joined();
+    server.emit(socket, "[1]", false).unwrap();
+    let conn = server.upgrade(sid);
+    let mut frames = Vec::new();
+    websocket::put_frame(&mut frames, Opcode::Text, b"2probe", Some([0; 4]));
+    websocket::put_frame(&mut frames, Opcode::Text, b"5", Some([0; 4]));
+    server.receive(conn, frames);
+    assert_eq!(server.heard(conn), ["3probe", "42[1]"]);
+}
+
+#[test]
+fn an_upgrade_that_fails_leaves_the_polling_session_alone() {
+    for how in ["4hello", "2", "never"] {
+        let mut server = server();
+        let (sid, socket) = server.polling_joined();
+        let conn = server.upgrade(sid);
+        if how == "never" {
+            server.wait(10_000 + TICK_MS)
+        } else {
+            server.say(conn, how)
+        }
+        assert_eq!(server.heard(conn), ["close"], "{how}");
+        server.emit(socket, "[1]", false).unwrap();
+        let poll = server.poll(sid);
+        assert_eq!(server.answer(poll), "42[1]");
+        assert!(server.ends().is_empty());
+    }
+}
+
+#[test]
+fn the_ping_of_before_an_upgrade_is_still_awaited_after_it() {
+    let mut server = server();
+    let (sid, _) = server.polling_joined();
+    let poll = server.poll(sid);
+    server.wait(INTERVAL);
+    assert_eq!(server.answer(poll), "2");
+    let conn = server.upgrade(sid);
+    server.say(conn, "5");
+    server.wait(TIMEOUT + TICK_MS);
+    assert_eq!(server.ends(), [CloseReason::PingTimeout]);
+}
+
+// ---- endings
+
+#[test]
+fn a_second_poll_at_a_time_ends_the_session() {
+    let mut server = server();
+    let (sid, _) = server.polling_joined();
+    let (first, second) = (server.poll(sid), server.poll(sid));
+    assert_eq!((server.answer(first), server.answer(second)), ("1".into(), "Broken".into()));
+    assert_eq!(server.ends(), [CloseReason::TransportError]);
+    let late = server.poll(sid);
+    assert_eq!(server.answer(late), "UnknownSid");
+}
+
+#[test]
+fn a_closed_polling_session_lingers_for_its_last_poll() {
+    let mut server = server();
+    let (sid, socket) = server.polling_joined();
+    server.emit(socket, "[1]", false).unwrap();
+    server.shard.borrow_mut().disconnect(socket, true);
+    server.turn();
+    assert_eq!(server.ends(), [CloseReason::ServerNamespaceDisconnect]);
+    let poll = server.poll(sid);
+    assert_eq!(server.answer(poll), "42[1]\x1e41");
+    let poll = server.poll(sid);
+    assert_eq!(server.answer(poll), "6\x1e1");
+    assert_eq!(server.sessions(), 0);
+}
+
+#[test]
+fn nobody_lingers_for_ever() {
+    let mut server = server();
+    let (_, socket) = server.polling_joined();
+    server.shard.borrow_mut().disconnect(socket, true);
+    server.wait(29_999);
+    assert_eq!(server.sessions(), 1);
+    server.wait(2 * TICK_MS);
+    assert_eq!(server.sessions(), 0);
+}
+
+#[test]
+fn what_was_emitted_before_the_end_is_delivered_before_the_end() {
+    let mut server = server();
+    let (conn, socket) = server.joined();
+    server.pipes.room.insert(conn, 4);
+    server.emit(socket, "[1]", false).unwrap();
+    server.emit(socket, "[2]", false).unwrap();
+    server.shard.borrow_mut().disconnect(socket, true);
+    server.turn();
+    assert_eq!(server.sessions(), 0);
+    server.pipes.room.remove(&conn);
+    server.shard.borrow_mut().on_writable(conn);
+    server.turn();
+    assert_eq!(server.heard(conn), ["42[1]", "42[2]", "41", "close"]);
+    assert_eq!(server.endings, [Ending::FinishWriting(conn)]);
+    server.wait(FAREWELL_MS + TICK_MS);
+    assert_eq!(server.endings, [Ending::FinishWriting(conn), Ending::Close(conn)]);
+}
+
+#[test]
+fn a_stream_that_takes_nothing_more_is_cut_off_and_not_finished() {
+    let mut server = server();
+    let (conn, socket) = server.joined();
+    server.pipes.room.insert(conn, 4);
+    server.emit(socket, "[1]", false).unwrap();
+    server.shard.borrow_mut().disconnect(socket, true);
+    server.turn();
+    // It becomes writable at the moment in which it is given up.
+    server.now += FAREWELL_MS + TICK_MS;
+    server.pipes.room.remove(&conn);
+    server.shard.borrow_mut().on_writable(conn);
+    server.turn();
+    assert_eq!(server.endings, [Ending::Close(conn)]);
+    assert_eq!(server.shard.borrow().conn_count(), 0);
+}
+
+#[test]
+fn a_broken_frame_is_answered_with_its_code_whatever_follows_it() {
+    let mut server = server();
+    let (conn, _) = server.joined();
+    let broken = [&[0x81, 0x01, b'x'][..], &[0xff; 40]].concat();
+    drive::receive(&server.shard, &server.app, conn, &mut broken.clone());
+    drive::receive(&server.shard, &server.app, conn, &mut broken.clone());
+    server.turn();
+    assert_eq!(server.heard(conn), ["close 1002"]);
+    server.receive(conn, broken);
+    assert_eq!(server.endings, [Ending::FinishWriting(conn)], "the peer has time to read it");
+    assert_eq!(server.ends(), [CloseReason::TransportError]);
+}
+
+#[test]
+fn a_close_frame_is_answered_whatever_follows_it() {
+    let mut server = server();
+    let (conn, _) = server.joined();
+    let mut bytes = Vec::new();
+    websocket::put_close(&mut bytes, Some(1000), "", Some([0; 4]));
+    bytes.extend([0xff; 9]);
+    server.receive(conn, bytes);
+    assert_eq!(server.heard(conn), ["close 1000"]);
+}
+
+#[test]
+fn a_backlog_over_the_limit_evicts() {
+    let mut server = with(Settings { outbox_bytes_max: 1_000, ..Settings::default() });
+    let ((stalled, _), (healthy, _)) = (server.joined(), server.joined());
+    server.pipes.room.insert(stalled, 0);
+    let data = format!("[\"{}\"]", "x".repeat(94));
+    for _ in 0..9 {
+        assert_eq!(server.broadcast(&[], &[], &data), 2);
+    }
+    assert!(server.ends().is_empty());
+    server.broadcast(&[], &[], &data);
+    assert_eq!(server.ends(), [CloseReason::SlowClient]);
+    assert_eq!(server.endings, [Ending::Close(stalled)], "nobody waits for it to read");
+    assert_eq!(server.shard.borrow().counters.evicted, 1);
+    assert_eq!(server.heard(healthy).len(), 10);
+}
+
+#[test]
+fn who_reads_but_too_little_is_evicted_too() {
+    let mut server = with(Settings { outbox_bytes_max: 1_000, ..Settings::default() });
+    let (slow, _) = server.joined();
+    server.pipes.room.insert(slow, 0);
+    let data = format!("[\"{}\"]", "x".repeat(94));
+    for _ in 0..30 {
+        server.broadcast(&[], &[], &data);
+        server.pipes.room.insert(slow, 20);
+        server.shard.borrow_mut().on_writable(slow);
+    }
+    server.turn();
+    assert_eq!(server.ends(), [CloseReason::SlowClient]);
+}
+
+#[test]
+fn a_backlog_of_many_segments_leaves_in_one_turn_once_its_stream_takes_it() {
+    let mut server = server();
+    let (conn, socket) = server.joined();
+    server.pipes.room.insert(conn, 0);
+    for number in 0..5 {
+        server.emit(socket, &format!("[{number}]"), false).unwrap();
+    }
+    server.pipes.room.remove(&conn);
+    server.shard.borrow_mut().on_writable(conn);
+    server.shard.borrow_mut().write(&mut server.pipes, 100);
+    assert_eq!(server.heard(conn).len(), 5);
+}
+
+#[test]
+fn an_abandoned_poll_ends_its_session() {
+    let mut server = server();
+    let (sid, _) = server.polling_joined();
+    let number = server.poll(sid);
+    server.shard.borrow_mut().on_abandoned(sid, Exchange { worker: 0, number });
+    server.turn();
+    assert_eq!(server.ends(), [CloseReason::TransportError]);
+}
+
+#[test]
+fn each_close_reason_has_its_cause() {
+    type Cause = fn(&mut Server, Key<Conn>, Key<Socket>);
+    let causes: [(CloseReason, Cause); CloseReason::ALL.len()] = [
+        (CloseReason::TransportError, |server, conn, _| server.shard.borrow_mut().on_hangup(conn, true)),
+        (CloseReason::TransportClose, |server, conn, _| server.shard.borrow_mut().on_hangup(conn, false)),
+        (CloseReason::ForcedClose, |server, conn, _| server.say(conn, "42/elsewhere,[\"a\"]")),
+        (CloseReason::PingTimeout, |server, _, _| server.wait(INTERVAL + TIMEOUT + 2 * TICK_MS)),
+        (CloseReason::ParseError, |server, conn, _| server.say(conn, "9")),
+        (CloseReason::SlowClient, |server, conn, socket| {
+            server.pipes.room.insert(conn, 0);
+            server.emit(socket, &format!("[\"{}\"]", "x".repeat(5 << 20)), false).unwrap();
+        }),
+        (CloseReason::ServerShuttingDown, |server, _, _| server.shard.borrow_mut().shut_down()),
+        (CloseReason::ClientNamespaceDisconnect, |server, conn, _| server.say(conn, "41")),
+        (CloseReason::ServerNamespaceDisconnect, |server, _, socket| {
+            server.shard.borrow_mut().disconnect(socket, false);
+        }),
+    ];
+    for (at, (reason, cause)) in causes.into_iter().enumerate() {
+        assert_eq!(reason, CloseReason::ALL[at], "every reason is here");
+        let mut server = server();
+        let (conn, socket) = server.joined();
+        cause(&mut server, conn, socket);
+        drive::settle(&server.shard, &server.app);
+        server.turn();
+        assert_eq!(server.ends(), [reason]);
+        assert_eq!(server.shard.borrow().counters.disconnects[at], 1, "{reason}");
+        assert_eq!(server.emit(socket, "[1]", false), Err(Unsent::Closed));
+    }
+}
+
+#[test]
+fn a_socket_keeps_its_rooms_until_the_turn_ends_and_receives_nothing_in_them() {
+    let mut server = server();
+    let (conn, socket) = server.joined();
+    server.join(socket, "a").unwrap();
+    server.shard.borrow_mut().disconnect(socket, false);
+    assert_eq!(server.shard.borrow().rooms_of(socket).len(), 2);
+    assert_eq!(server.shard.borrow().socket(socket).map(|it| it.state), Some(SocketState::Closed));
+    let target = Target { namespace: "/".into(), rooms: vec!["a".into()], ..Target::default() };
+    assert_eq!(server.shard.borrow_mut().fan_out(&target, &event("[1]")), 0);
+    drive::settle(&server.shard, &server.app);
+    server.turn();
+    assert!(server.shard.borrow().socket(socket).is_none());
+    assert_eq!(server.heard(conn), ["41"]);
+}
+
+#[test]
+fn a_ping_frame_is_answered() {
+    let mut server = server();
+    let (conn, _) = server.joined();
+    server.send(conn, Opcode::Ping, b"there?");
+    assert_eq!(server.heard(conn), ["pong there?"]);
+}
+
+#[test]
+fn a_server_that_shuts_down_lets_nobody_in() {
+    let mut server = server();
+    let (conn, _) = server.joined();
+    server.shard.borrow_mut().shut_down();
+    drive::settle(&server.shard, &server.app);
+    server.turn();
+    assert_eq!(server.heard(conn), ["close"]);
+    assert!(server.shard.borrow_mut().open_polling(handshake()).is_err());
+    assert!(server.shard.borrow_mut().open_websocket(handshake()).is_err());
+    assert_eq!(server.sessions(), 0);
+}
