@@ -65,7 +65,7 @@ fn read_with_unit(text: &str, units: &[(&str, u64)]) -> Option<u64> {
 }
 
 fn write_with_unit(number: u64, units: &[(&str, u64)]) -> Option<String> {
-    let (unit, scale) = units.iter().find(|(_, scale)| number > 0 && number % scale == 0)?;
+    let (unit, scale) = units.iter().find(|(_, scale)| number > 0 && number.is_multiple_of(*scale))?;
     Some(format!("{}{unit}", number / scale))
 }
 
