@@ -11,6 +11,10 @@ pub mod proto;
 mod settings;
 #[forbid(unsafe_code)]
 mod shard;
+#[cfg(feature = "standalone")]
+#[doc(hidden)]
+#[forbid(unsafe_code)]
+pub mod standalone;
 #[deny(unsafe_code)]
 mod worker;
 

@@ -13,6 +13,10 @@ pub struct Settings {
     pub path: String,
     /// Whether only `/socket.io/…` is taken (`true`, default), or `/socket.io` too.
     pub add_trailing_slash: bool,
+    /// Names directly under `path` that are not the endpoint's: requests for `/socket.io/NAME` go to the embedder's own
+    /// routes ([`Io::listen_with`](crate::Io::listen_with)), such as `socket.io.min.js`. Default: none. Any other name is
+    /// the endpoint's, which looks at the query alone.
+    pub routes_under_path: Vec<String>,
     /// Transports that a client may open. Default: both.
     pub transports: Transports,
     /// Whether a polling handshake offers the upgrade to WebSocket. Default: `true`.
@@ -62,6 +66,7 @@ impl Default for Settings {
         Settings {
             path: "/socket.io".into(),
             add_trailing_slash: true,
+            routes_under_path: Vec::new(),
             transports: Transports { polling: true, websocket: true },
             allow_upgrades: true,
             ping_interval: Duration::from_secs(25),
@@ -133,8 +138,9 @@ impl Settings {
     /// Looks at what one field alone, or two together, can get wrong.
     pub(crate) fn check(&self) -> Result<(), SettingsError> {
         let wildcard = |cors: &Cors| cors.credentials && cors.origins == Origins::Any;
-        let is_name =
-            |name: &String| !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-.".contains(&b));
+        // A token of RFC 9110, which is what RFC 6265 wants as a cookie's name.
+        let in_token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
+        let is_token = |name: &String| !name.is_empty() && name.bytes().all(in_token);
         let rules = [
             (
                 !self.path.starts_with('/') || self.path.ends_with('/'),
@@ -148,7 +154,7 @@ impl Settings {
             (self.outbox_bytes_max == 0, "outbox_bytes_max", "at least 1 byte"),
             (self.namespaces_per_session_max == 0, "namespaces_per_session_max", "at least 1"),
             (self.accept_queue < 1, "accept_queue", "at least 1"),
-            (self.cookie.as_ref().is_some_and(|name| !is_name(name)), "cookie", "letters, digits, `_`, `-` and `.`"),
+            (self.cookie.as_ref().is_some_and(|name| !is_token(name)), "cookie", "letters, digits and !#$%&'*+-.^_`|~"),
             (self.cors.as_ref().is_some_and(wildcard), "cors", "credentials need listed origins (Fetch standard)"),
         ];
         match rules.into_iter().find(|(broken, ..)| *broken) {

@@ -75,6 +75,7 @@ pub trait Middleware<M>: Send + Sync + 'static {
 
 pub(crate) type AnyEventHandler =
     Arc<dyn Fn(Socket, Incoming<'_>) -> Result<Option<Rest<()>>, args::DecodeError> + Send + Sync>;
+pub(crate) type AnyUnhandledHandler = Arc<dyn Fn(Socket, &str, args::Args, Ack) + Send + Sync>;
 pub(crate) type AnySocketHandler = Arc<dyn Fn(Socket) -> Option<Rest<()>> + Send + Sync>;
 pub(crate) type AnyEndHandler = Arc<dyn Fn(Socket, crate::CloseReason) -> Option<Rest<()>> + Send + Sync>;
 pub(crate) type AnyMiddleware = Arc<dyn Fn(Socket) -> Step<Result<(), ConnectError>> + Send + Sync>;

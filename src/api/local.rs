@@ -5,7 +5,8 @@
 //!
 //! Invariants: an entry's socket has the key it is filed under; whoever finds another one there finds nothing.
 
-use super::ack::Answer;
+use super::ack::{Ack, Answer};
+use super::args;
 use super::handler::{AnyEndHandler, AnyEventHandler, Incoming, Panicked, Rest, Step, guarded, run};
 use super::io::{Io, Snapshot};
 use super::namespace::{Behaviour, ConnectError};
@@ -166,16 +167,27 @@ impl Local {
 
     fn on_event(&self, key: Key<sockets::Socket>, name: &str, incoming: Incoming<'_>) {
         let Some((socket, handlers)) = self.handlers_of(key, name) else { return };
+        if handlers.is_empty() {
+            return self.on_unhandled(&socket, name, incoming);
+        }
         for handler in handlers {
             match guarded("event", || handler(socket.clone(), incoming)) {
                 Ok(Ok(rest)) => self.go_on("event", &socket, Ok(rest)),
-                Ok(Err(error)) => {
-                    tracing::debug!(?socket, event = name, %error, "an event's arguments do not fit its handler");
-                    socket.here(|shard, _| shard.counters.arguments_refused += 1);
-                }
+                Ok(Err(error)) => refuse_arguments(&socket, name, &error),
                 Err(panicked) => self.go_on("event", &socket, Err(panicked)),
             }
         }
+    }
+
+    fn on_unhandled(&self, socket: &Socket, name: &str, incoming: Incoming<'_>) {
+        let shared = self.snapshot.borrow().namespaces().get(socket.namespace()).and_then(|it| it.unhandled.clone());
+        let Some(handler) = shared else { return };
+        let all = match args::decode_event(incoming.data, incoming.attachments) {
+            Ok(all) => all,
+            Err(error) => return refuse_arguments(socket, name, &error),
+        };
+        let done = guarded("event", || handler(socket.clone(), name, all, Ack::new(socket, incoming.ack_id)));
+        self.go_on("event", socket, done.map(|()| None));
     }
 
     /// The namespace's handlers first, then the socket's own.
@@ -271,6 +283,11 @@ impl Local {
         self.next_token.set(token + 1);
         token
     }
+}
+
+fn refuse_arguments(socket: &Socket, event: &str, error: &args::DecodeError) {
+    tracing::debug!(?socket, event, %error, "an event's arguments do not fit its handler");
+    socket.here(|shard, _| shard.counters.arguments_refused += 1);
 }
 
 fn entry_at(entries: &[Option<Entry>], key: Key<sockets::Socket>) -> Option<&Entry> {

@@ -79,7 +79,7 @@ pub struct Stats {
     pub opened: u64,
     /// Events received from clients.
     pub received: u64,
-    /// Broadcasts, counted once on each worker.
+    /// Broadcasts, those that reached nobody too.
     pub broadcasts: u64,
     /// Packets that broadcasts queued for a client.
     pub deliveries: u64,

@@ -3,12 +3,15 @@
 //! Handlers may be added at any time, from any thread. Workers read a copy that they renew when the version number
 //! changes, so an event costs no lock and no shared counter.
 
+use super::ack::Ack;
+use super::args::Args;
 use super::broadcast::Broadcast;
 use super::handler::{
-    AnyEndHandler, AnyEventHandler, AnyMiddleware, AnySocketHandler, EndHandler, EventHandler, Middleware,
-    SocketHandler,
+    AnyEndHandler, AnyEventHandler, AnyMiddleware, AnySocketHandler, AnyUnhandledHandler, EndHandler, EventHandler,
+    Middleware, SocketHandler,
 };
 use super::io::Io;
+use super::socket::Socket;
 use super::{CountFuture, EmitError};
 use serde::Serialize;
 use std::collections::HashMap;
@@ -57,6 +60,7 @@ pub(crate) struct Behaviour {
     pub middlewares: Vec<AnyMiddleware>,
     pub connection: Vec<AnySocketHandler>,
     pub events: HashMap<Box<str>, Vec<AnyEventHandler>>,
+    pub unhandled: Option<AnyUnhandledHandler>,
     pub disconnecting: Vec<AnyEndHandler>,
     pub disconnect: Vec<AnyEndHandler>,
 }
@@ -97,6 +101,21 @@ impl Namespace {
     pub fn on_event<M>(&self, event: &str, handler: impl EventHandler<M>) -> &Self {
         let handler: AnyEventHandler = Arc::new(move |socket, incoming| handler.call(socket, incoming));
         self.change(|it| it.events.entry(event.into()).or_default().push(handler))
+    }
+
+    /// Calls `handler` for every event that nothing else handles, neither [`on_event`](Self::on_event) nor
+    /// [`socket.on`](crate::Socket::on), with the event's name. The latest such handler counts. Without one, these
+    /// events are ignored, as in Socket.IO.
+    ///
+    /// ```
+    /// # use fanfare::{Ack, Args, Io, Socket};
+    /// # let io = Io::new();
+    /// io.of("/").on_unhandled(|_socket: Socket, event: &str, _args: Args, ack: Ack| {
+    ///     let _ = ack.send(&format!("nobody knows {event}"));
+    /// });
+    /// ```
+    pub fn on_unhandled(&self, handler: impl Fn(Socket, &str, Args, Ack) + Send + Sync + 'static) -> &Self {
+        self.change(|it| it.unhandled = Some(Arc::new(handler)))
     }
 
     /// Calls `handler` for every socket that leaves, while it is still in its rooms.

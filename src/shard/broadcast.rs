@@ -18,6 +18,7 @@ impl Shard {
     /// One packet to a target, on every shard. With `token`, `Event::Counted` follows once from each shard.
     pub fn broadcast(&mut self, target: &Arc<Target>, packet: &Arc<Prepared>, token: Option<u64>) {
         let count = token.map(|token| Count { shard: self.number, token });
+        self.counters.broadcasts += 1;
         self.post_all(|| Mail::Broadcast { target: Arc::clone(target), packet: Arc::clone(packet), count });
         let sockets = self.fan_out(target, packet);
         if let Some(token) = token {
@@ -29,7 +30,6 @@ impl Shard {
     pub fn fan_out(&mut self, target: &Target, packet: &Arc<Prepared>) -> usize {
         let Some(&slot) = self.namespace_slots.get(&target.namespace) else { return 0 };
         let namespace = self.namespaces[slot as usize].as_ref().expect("named, so in use");
-        self.counters.broadcasts += 1;
         self.stamp += 1;
         for room in &target.except {
             let own = own_room(&self.sockets, self.number, slot, room);

@@ -338,11 +338,15 @@ impl<A: App + 'static> Drop for Held<'_, A> {
 
 // ---- what requests say
 
-/// Whether the path is the endpoint's (option `addTrailingSlash` of the reference).
+/// Whether the path is the endpoint's (option `addTrailingSlash` of the reference), and not one of the names under it
+/// that the embedder serves.
 fn is_ours(settings: &Settings, path: &str) -> bool {
     match path.strip_prefix(&*settings.path) {
         Some("") => !settings.add_trailing_slash,
-        Some(rest) => rest.starts_with('/'),
+        Some(rest) => match rest.strip_prefix('/') {
+            Some(name) => !settings.routes_under_path.iter().any(|route| route == name),
+            None => false,
+        },
         None => false,
     }
 }

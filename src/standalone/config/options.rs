@@ -1,0 +1,388 @@
+//! Options: the one place where an option is written down.
+//!
+//! A line `name: Type = "default", kind;` becomes the public field with its documentation, the key in the file, the
+//! flag, the environment variable, the text of `--help`, the check, and the line that `fanfare config` prints. A
+//! default is written as the variable would be, and passes the same check. An option without default is unset until it
+//! is given.
+//!
+//! In each comment the first line is the meaning, which help and `fanfare config` show; then follow why the default is
+//! what it is, and what the option costs.
+//!
+//! Names: `server.listen` is `--listen` and `FANFARE_LISTEN`; so for `[server]`, `[engine]` and `[limits]`. `[cors]`
+//! and `[log]` keep the section (`--log-level`), since "level" alone says too little. A list's flag is its singular
+//! and is repeated (`--cors-origin A --cors-origin B`); its variable is separated by commas. Namespaces are for the
+//! file, except `--client-event`, which speaks of "/".
+//!
+//! Invariants: names are unique without their section; every default passes its check (tests).
+//! Not here:   what a kind accepts (kind.rs); how a value becomes its Rust type (field.rs).
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::field::{Field, Level, LogFormat, Origins, PublishKey, Transports, Value};
+use super::kind::Kind;
+use super::text::quoted;
+
+const KB: u64 = 1_000;
+const MB: u64 = 1_000_000;
+const GIB: u64 = 1 << 30;
+const COUNT_MAX: u64 = u32::MAX as u64;
+/// No deadline is so short that an honest peer across the world misses it, none so long that it is none.
+const WAIT: Kind = Kind::Time { min: Duration::from_millis(100), max: Duration::from_secs(3600) };
+
+/// One group of options: a table of the file, and the struct that it becomes.
+pub trait Section: Sized {
+    /// The table's name in the file.
+    const NAME: &'static str;
+    const OPTIONS: &'static [Spec];
+    /// Asks for the values in the order of `OPTIONS`.
+    fn build(value: impl FnMut(&'static Spec) -> Value) -> Self;
+    /// The values in the order of `OPTIONS`.
+    fn values(&self) -> Vec<Value>;
+}
+
+/// What is known about one option, apart from its value.
+#[derive(Debug)]
+pub struct Spec {
+    pub section: &'static str,
+    pub name: &'static str,
+    pub default: Option<&'static str>,
+    pub kind: Kind,
+    lines: &'static [&'static str],
+}
+
+macro_rules! sections {
+    ($(
+        $(#[doc = $about:literal])+
+        $Section:ident = $name:literal {
+            $(
+                $(#[doc = $line:literal])+
+                $option:ident: $Type:ty $(= $default:literal)?, $kind:expr;
+            )+
+        }
+    )+) => {$(
+        $(#[doc = $about])+
+        #[derive(Clone, Debug, PartialEq, Eq)]
+        pub struct $Section {
+            $(
+                $(#[doc = $line])+
+                $(#[doc = concat!("\n\nDefault: `", $default, "`")])?
+                pub $option: $Type,
+            )+
+        }
+
+        impl Section for $Section {
+            const NAME: &'static str = $name;
+
+            const OPTIONS: &'static [Spec] = &[$(Spec {
+                section: $name,
+                name: stringify!($option),
+                default: optional!($($default)?),
+                kind: $kind,
+                lines: &[$($line),+],
+            }),+];
+
+            fn build(mut value: impl FnMut(&'static Spec) -> Value) -> Self {
+                let mut options = Self::OPTIONS.iter();
+                let mut next = || value(options.next().expect("OPTIONS has one entry per field"));
+                Self { $($option: Field::from_value(next())),+ }
+            }
+
+            fn values(&self) -> Vec<Value> {
+                vec![$(Field::to_value(&self.$option)),+]
+            }
+        }
+    )+};
+}
+
+macro_rules! optional {
+    () => {
+        None
+    };
+    ($default:literal) => {
+        Some($default)
+    };
+}
+
+sections! {
+    /// `[server]`: where it listens and what it serves.
+    Server = "server" {
+        /// The IP address and port to listen on; with port 0 the kernel chooses one.
+        ///
+        /// Only this machine by default, so that nothing is exposed before somebody decides it. Any other address
+        /// needs `publish_key`, since whoever reaches the port could otherwise publish to everyone.
+        listen: SocketAddr = "127.0.0.1:3000", Kind::Address;
+
+        /// How many worker threads there are; 0 is one per core.
+        ///
+        /// One per core because a worker never waits for another. More than the cores only adds switches between
+        /// threads; fewer leave cores to other programs. Each worker costs a thread, a poller and one read buffer.
+        workers: usize = "0", Kind::Count { min: 0, max: 1024 };
+
+        /// Whether each worker stays on its own core.
+        ///
+        /// On, because a session's state then stays in that core's cache. Turn it off where other busy programs share
+        /// the cores: a pinned worker cannot move out of their way.
+        pin: bool = "true", Kind::Switch;
+
+        /// The URL path of the Socket.IO endpoint.
+        ///
+        /// The default of every Socket.IO client; clients must be told of another one. A slash at the end is dropped
+        /// here; see `add_trailing_slash`.
+        path: String = "/socket.io", Kind::UrlPath;
+
+        /// The secret that a publisher shows to POST /api/publish.
+        ///
+        /// Unset: only fit for loopback, where every local program may publish. At least 16 characters, so that
+        /// guessing is hopeless. Prefer the file or the variable: a flag is visible in the list of processes.
+        publish_key: Option<PublishKey>, Kind::Key;
+
+        /// The directory with the official browser client, such as node_modules/socket.io-client/dist.
+        ///
+        /// Unset: most pages bundle the client or take it from elsewhere. A relative path starts in the working
+        /// directory. The client's files are read once, at the start, and kept in memory: some 2 MB.
+        client_dir: Option<PathBuf>, Kind::Directory;
+
+        /// How many connections the kernel may hold for each worker until it accepts them.
+        ///
+        /// Enough for the rush after a restart, when all clients come back at once. The kernel caps it at
+        /// net.core.somaxconn; what finds no room has to try again, a second later.
+        accept_queue: usize = "4096", Kind::Count { min: 1, max: 65_535 };
+
+        /// How long a graceful stop may take before what is left is cut.
+        ///
+        /// Enough to hand every client its last packets and a close; below the 10s after which container runtimes
+        /// kill. A longer grace makes each restart as slow as the slowest client.
+        shutdown_grace: Duration = "5s", Kind::Time { min: Duration::ZERO, max: Duration::from_secs(3600) };
+    }
+
+    /// `[engine]`: the Engine.IO sessions under Socket.IO.
+    Engine = "engine" {
+        /// How often the server pings each session.
+        ///
+        /// The ecosystem's default, and below the idle timeout of common proxies (60s). Shorter finds dead peers
+        /// sooner and costs one small packet each way, per session and interval.
+        ping_interval: Duration = "25s", WAIT;
+
+        /// How long a session may take to answer a ping before it is closed.
+        ///
+        /// The ecosystem's default; clients are told both values and use them too. Shorter closes phones on bad
+        /// networks; longer keeps dead sessions and their backlog in memory.
+        ping_timeout: Duration = "20s", WAIT;
+
+        /// How long an upgrade from polling to WebSocket may take.
+        ///
+        /// The ecosystem's default. When it runs out the polling session goes on; until then both connections are
+        /// open.
+        upgrade_timeout: Duration = "10s", WAIT;
+
+        /// How long a session may live without having joined a namespace.
+        ///
+        /// The ecosystem's default. Such a session does nothing but occupy memory and a connection.
+        connect_timeout: Duration = "45s", WAIT;
+
+        /// The largest POST body and WebSocket message that a client may send.
+        ///
+        /// The ecosystem's default (there called maxHttpBufferSize); announced to clients as maxPayload. A peer can
+        /// make the server hold this much per session.
+        payload_bytes_max: usize = "1MB", Kind::Size { min: KB, max: 64 * MB };
+
+        /// The transports that clients may use.
+        ///
+        /// Both: clients start with polling unless told otherwise, and some networks let nothing else through. Without
+        /// polling there is one request per session, and no need for a proxy that keeps clients on one node.
+        transports: Transports = "polling,websocket", Kind::Choices(&["polling", "websocket"]);
+
+        /// Whether a polling session may move to WebSocket.
+        ///
+        /// On: polling costs a request per batch of packets. Off is for networks where upgrades hang instead of
+        /// failing.
+        allow_upgrades: bool = "true", Kind::Switch;
+
+        /// The name of a cookie that carries the session's id, for proxies that route by cookie.
+        ///
+        /// Unset: no cookie, which browsers send along with everything and some laws want announced.
+        cookie: Option<String>, Kind::CookieName;
+
+        /// Whether the endpoint is the path with a slash at its end.
+        ///
+        /// On, as in the ecosystem: "/socket.io/". Off takes "/socket.io", for proxies that strip the slash; clients
+        /// must then be told.
+        add_trailing_slash: bool = "true", Kind::Switch;
+    }
+
+    /// `[cors]`: what browsers on other origins may read.
+    Cors = "cors" {
+        /// The origins whose pages may connect by polling: a list, or "*" for every one; empty sends no CORS headers.
+        ///
+        /// Empty, as in the ecosystem: pages of the same origin need nothing. "*" lets any page on the web read what a
+        /// visitor's browser receives. Origins are compared as browsers write them, lower-case and without the
+        /// scheme's own port.
+        origins: Origins = "", Kind::Origins;
+
+        /// Whether browsers may send cookies along from the listed origins.
+        ///
+        /// Off, because a cookie is a login. Browsers accept it only for listed origins, never for "*".
+        credentials: bool = "false", Kind::Switch;
+    }
+
+    /// `[limits]`: how much one peer, one address and one process may use.
+    Limits = "limits" {
+        /// How many connections the process accepts; 0 is no limit but the file descriptors'.
+        ///
+        /// None, because the right number depends on the machine's memory. A connection over it is refused at once.
+        connections_max: usize = "0", Kind::Count { min: 0, max: COUNT_MAX };
+
+        /// How many connections one IP address may have; 0 is no limit.
+        ///
+        /// None, because behind a proxy every client has the proxy's address, and whole offices share one. Set it
+        /// where clients connect directly. Costs one counter per address.
+        connections_per_address_max: usize = "0", Kind::Count { min: 0, max: COUNT_MAX };
+
+        /// How long a connection may take to send a complete request head or WebSocket handshake.
+        ///
+        /// Far above an honest client on a bad network. It bounds how long a connection that says nothing is kept.
+        handshake_timeout: Duration = "10s", WAIT;
+
+        /// How long a request's body may take to arrive.
+        ///
+        /// Enough for a full payload at 100 KB a second. It bounds how long a trickling POST holds its memory.
+        request_timeout: Duration = "10s", WAIT;
+
+        /// The backlog at which a session that reads too slowly is closed.
+        ///
+        /// A few seconds of a busy feed, and above the largest publish: an event that does not fit closes everyone it
+        /// is for. A backlog refers to shared packets, but in the worst case every slow session holds this much.
+        outbox_bytes_max: usize = "4MiB", Kind::Size { min: KB, max: GIB };
+
+        /// How many namespaces one session may join.
+        ///
+        /// Far above what applications use. Each costs a socket with its own id and rooms.
+        namespaces_per_session_max: usize = "100", Kind::Count { min: 1, max: 65_535 };
+
+        /// How many rooms one socket may be in.
+        ///
+        /// Far above what applications use. Each costs a few words in the room and in the socket, and time when it
+        /// leaves.
+        rooms_per_socket_max: usize = "10000", Kind::Count { min: 1, max: COUNT_MAX };
+
+        /// The longest name of a room that a client may join, in bytes of UTF-8.
+        ///
+        /// Far above what people call their rooms, and an id of any kind fits. A client chooses these names, and the
+        /// server keeps each one as long as somebody is in the room: together with `rooms_per_socket_max` this bounds
+        /// what one socket can make it keep.
+        room_bytes_max: usize = "256", Kind::Count { min: 1, max: 65_535 };
+
+        /// The largest body of one POST /api/publish.
+        ///
+        /// As large as what a client may send. It is held whole while it is read; larger bodies delay the other
+        /// publishers.
+        publish_bytes_max: usize = "1MB", Kind::Size { min: KB, max: 64 * MB };
+
+        /// How many events one POST /api/publish may carry.
+        ///
+        /// Enough to make the cost of a request vanish. A batch is passed on whole, so a larger one makes others wait
+        /// longer.
+        publish_batch_max: usize = "1000", Kind::Count { min: 1, max: 1_000_000 };
+    }
+
+    /// `[namespaces."/name"]`: what clients may do in one namespace.
+    Namespace = "namespaces" {
+        /// The events that clients may publish themselves; others are refused.
+        ///
+        /// None: what a client sends to everyone was checked by nobody. Names are exact, there are no patterns.
+        /// Such an event goes to everyone else in the namespace. If its first argument is an object with the one key
+        /// "to", a room or a list of them, it goes to everyone else in those rooms, without that argument:
+        /// `socket.emit("goal", {to: "match-7"}, "Ada", 17)`. The ack, if one is asked for, tells how many sockets
+        /// that was: `{"sockets": 12}`. A refused event is acked with `{"error": "…"}`.
+        client_events: BTreeSet<String> = "", Kind::Events;
+
+        /// Whether clients may join and leave rooms themselves.
+        ///
+        /// On, so that a page can subscribe without any code on the server. Off where a room's name is no secret and
+        /// its events are. Clients emit `join` or `leave` with a room or a list of them; the ack lists the rooms that
+        /// they are in then, or is `{"error": "…"}`.
+        join: bool = "true", Kind::Switch;
+    }
+
+    /// `[log]`: what is written to standard error, and how.
+    Log = "log" {
+        /// How log lines are written: for people, or as JSON for programs.
+        ///
+        /// Text, because a person starts the first one. JSON is a little longer and costs a little more per line.
+        format: LogFormat = "text", Kind::Choice(&["text", "json"]);
+
+        /// The least severe level that is logged; the variable RUST_LOG, where it is set, overrides it.
+        ///
+        /// At info a server tells of its start, its stop and what an operator should know. debug and trace write a
+        /// line per session and packet: they are for a handful of clients. RUST_LOG also takes levels per module.
+        level: Level = "info", Kind::Choice(&["error", "warn", "info", "debug", "trace"]);
+    }
+}
+
+/// The namespace that always exists.
+pub const MAIN_NAMESPACE: &str = "/";
+
+/// The tables that the file may have, in the order in which they are printed.
+pub const SECTIONS: [&str; 6] = [Server::NAME, Engine::NAME, Cors::NAME, Limits::NAME, Namespace::NAME, Log::NAME];
+
+/// Every option but those of namespaces.
+pub fn options() -> impl Iterator<Item = &'static Spec> {
+    [Server::OPTIONS, Engine::OPTIONS, Cors::OPTIONS, Limits::OPTIONS, Log::OPTIONS].into_iter().flatten()
+}
+
+/// Every option that has a flag, with its key.
+pub fn options_with_flag() -> impl Iterator<Item = (String, &'static Spec)> {
+    let client_events = Namespace::OPTIONS.iter().filter(|spec| spec.name == "client_events");
+    let of_main = client_events.map(|spec| (format!("{}.{}", namespace_prefix(MAIN_NAMESPACE), spec.name), spec));
+    options().map(|spec| (spec.key(), spec)).chain(of_main)
+}
+
+/// `namespaces."/admin"`, as the file writes it.
+pub fn namespace_prefix(name: &str) -> String {
+    format!("{}.{}", Namespace::NAME, quoted(name))
+}
+
+impl Spec {
+    /// `server.listen`
+    pub fn key(&self) -> String {
+        format!("{}.{}", self.section, self.name)
+    }
+
+    /// `listen`, without the dashes
+    pub fn flag(&self) -> String {
+        let name = if self.kind.is_list() { self.name.trim_end_matches('s') } else { self.name };
+        format!("{}{name}", self.shown_section()).replace('_', "-")
+    }
+
+    /// `FANFARE_LISTEN`
+    pub fn variable(&self) -> String {
+        format!("FANFARE_{}{}", self.shown_section(), self.name).to_uppercase()
+    }
+
+    /// What it means, in one line.
+    pub fn meaning(&self) -> &'static str {
+        self.lines[0].trim()
+    }
+
+    /// Why the default is what it is, and what the option costs.
+    pub fn reasons(&self) -> String {
+        let lines = self.lines[1..].iter().map(|line| line.trim()).filter(|line| !line.is_empty());
+        lines.collect::<Vec<_>>().join(" ")
+    }
+
+    pub fn default_value(&self) -> Value {
+        let Some(word) = self.default else { return Value::Unset };
+        self.kind.check(&self.kind.read_word(word)).expect("the defaults pass their own checks, see the tests")
+    }
+
+    fn shown_section(&self) -> &'static str {
+        match self.section {
+            "cors" => "cors_",
+            "log" => "log_",
+            _ => "",
+        }
+    }
+}

@@ -1,0 +1,79 @@
+//! Stats: the answer of `GET /api/stats`, which the page reads once a second.
+
+use super::process;
+use super::site::Shared;
+use crate::Stats;
+use serde::Serialize;
+use std::sync::atomic::Ordering;
+
+/// How bytes reach the kernel. There is one way today.
+pub const IO: &str = "send";
+
+/// Counts are totals since the start. What a page computes rates from moves on `uptime_ms`.
+#[derive(Serialize)]
+pub struct Report {
+    version: &'static str,
+    uptime_ms: u64,
+    workers: usize,
+    io: &'static str,
+    transports: TransportCounts,
+    sockets: usize,
+    rooms: usize,
+    deliveries: u64,
+    broadcasts: u64,
+    received: u64,
+    bytes_out: u64,
+    evicted: u64,
+    /// Requests and connections; see `events_refused` for events.
+    refused: u64,
+    events_refused: u64,
+    rss_bytes: Option<u64>,
+    cpu_ms: Option<u64>,
+    publish_key_required: bool,
+    namespaces: Vec<NamespaceReport>,
+}
+
+#[derive(Serialize)]
+struct TransportCounts {
+    polling: usize,
+    websocket: usize,
+}
+
+#[derive(Serialize)]
+struct NamespaceReport {
+    name: String,
+    sockets: usize,
+    join: bool,
+}
+
+/// Puts together what the library, the process and the configuration know.
+pub fn report(shared: &Shared, stats: &Stats) -> Report {
+    let usage = process::usage();
+    let sockets_in =
+        |name: &str| stats.namespaces.iter().find(|(other, _)| other == name).map_or(0, |(_, count)| *count);
+    let namespaces = shared.namespaces.iter().map(|(name, place)| NamespaceReport {
+        name: name.clone(),
+        sockets: sockets_in(name),
+        join: place.join,
+    });
+    Report {
+        version: env!("CARGO_PKG_VERSION"),
+        uptime_ms: shared.started.elapsed().as_millis() as u64,
+        workers: shared.workers(),
+        io: IO,
+        transports: TransportCounts { polling: stats.polling, websocket: stats.websocket },
+        sockets: stats.sockets,
+        rooms: stats.rooms,
+        deliveries: stats.deliveries,
+        broadcasts: stats.broadcasts,
+        received: stats.received,
+        bytes_out: stats.bytes_out,
+        evicted: stats.evicted,
+        refused: stats.refused + stats.connections_refused,
+        events_refused: shared.events_refused.load(Ordering::Relaxed),
+        rss_bytes: usage.rss_bytes,
+        cpu_ms: usage.cpu_ms,
+        publish_key_required: shared.publish_key.is_some(),
+        namespaces: namespaces.collect(),
+    }
+}
