@@ -28,7 +28,7 @@ struct Arguments {
     /// Port on 127.0.0.1.
     #[arg(long, default_value_t = 3000)]
     port: u16,
-    /// Worker threads; 0 is one per core, and at least two so that requests meet foreign workers.
+    /// Worker threads; 0 is one per core, but here at least two, so that requests meet foreign workers.
     #[arg(long, default_value_t = 0)]
     workers: usize,
 }

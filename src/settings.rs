@@ -1,4 +1,4 @@
-//! Settings: checked configuration. Raw options are checked once, at the border (`IoBuilder`, the program's
+//! Settings: checked configuration. Raw options are checked once, at the border (`Io::listen`, the program's
 //! configuration), and become this. After that, everybody trusts it.
 
 use std::time::Duration;
@@ -141,17 +141,20 @@ impl Settings {
         // A token of RFC 9110, which is what RFC 6265 wants as a cookie's name.
         let in_token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
         let is_token = |name: &String| !name.is_empty() && name.bytes().all(in_token);
+        let methods_are_no_tokens = |cors: &Cors| !cors.methods.iter().all(is_token);
+        let in_path = |b: u8| b.is_ascii_alphanumeric() || b"/-._~".contains(&b);
+        let is_path = self.path.starts_with('/') && !self.path.ends_with('/') && self.path.bytes().all(in_path);
         let rules = [
-            (
-                !self.path.starts_with('/') || self.path.ends_with('/'),
-                "path",
-                "starts with a slash and does not end with one",
-            ),
+            (!is_path, "path", "a slash, then letters, digits and -._~/, without a slash at the end"),
             (!self.transports.polling && !self.transports.websocket, "transports", "at least one must be on"),
             (self.ping_interval.is_zero(), "ping_interval", "is longer than nothing"),
             (self.ping_timeout.is_zero(), "ping_timeout", "is longer than nothing"),
             (self.payload_bytes_max == 0 || self.payload_bytes_max > 1 << 30, "payload_bytes_max", "1 byte to 1 GiB"),
             (self.outbox_bytes_max == 0, "outbox_bytes_max", "at least 1 byte"),
+            (self.handshake_timeout.is_zero(), "handshake_timeout", "is longer than nothing"),
+            (self.request_timeout.is_zero(), "request_timeout", "is longer than nothing"),
+            (self.rooms_per_socket_max == 0, "rooms_per_socket_max", "at least 1"),
+            (self.cors.as_ref().is_some_and(methods_are_no_tokens), "cors", "each method is a token, such as GET"),
             (self.namespaces_per_session_max == 0, "namespaces_per_session_max", "at least 1"),
             (self.accept_queue < 1, "accept_queue", "at least 1"),
             (self.cookie.as_ref().is_some_and(|name| !is_token(name)), "cookie", "letters, digits and !#$%&'*+-.^_`|~"),

@@ -1,6 +1,7 @@
 //! Acks: answers to events, in both directions.
 
 use super::args;
+use super::handler::Incoming;
 use super::socket::Socket;
 use crate::proto::socketio;
 use bytes::Bytes;
@@ -10,6 +11,7 @@ use std::future::Future;
 use std::marker::PhantomData;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use tokio::sync::oneshot;
 
@@ -18,11 +20,19 @@ use tokio::sync::oneshot;
 pub struct Ack {
     socket: Socket,
     id: Option<u64>,
+    /// Set by the first answer, where several handlers may give one.
+    answered: Option<Arc<AtomicBool>>,
 }
 
 impl Ack {
-    pub(crate) fn new(socket: &Socket, id: Option<u64>) -> Ack {
-        Ack { socket: socket.clone(), id }
+    /// For a handler that answers itself.
+    pub(crate) fn given(socket: &Socket, incoming: Incoming<'_>) -> Ack {
+        Ack { socket: socket.clone(), id: incoming.ack_id, answered: incoming.answered.cloned() }
+    }
+
+    /// For what a handler returns: only the last handler's counts.
+    pub(crate) fn returned(socket: &Socket, incoming: Incoming<'_>) -> Ack {
+        Ack { id: incoming.ack_id.filter(|_| incoming.last), ..Ack::given(socket, incoming) }
     }
 
     /// Whether the client asked for an answer. If not, sending one does nothing.
@@ -34,10 +44,14 @@ impl Ack {
     ///
     /// # Errors
     ///
-    /// [`EncodeError`](args::EncodeError) for what has no JSON form. An answer to a socket that has left goes nowhere.
+    /// [`EncodeError`](args::EncodeError) for what has no JSON form. An answer to a socket that has left goes nowhere, and
+    /// so does a second answer to the same event.
     pub fn send<T: Serialize + ?Sized>(self, args: &T) -> Result<(), args::EncodeError> {
         let Some(id) = self.id else { return Ok(()) };
         let encoded = args::encode_ack(args)?;
+        if self.answered.is_some_and(|answered| answered.swap(true, Ordering::Relaxed)) {
+            return Ok(());
+        }
         let packet = socketio::ack(self.socket.namespace(), id, &encoded.data, &encoded.attachments);
         let _ = self.socket.push(Arc::new(packet), false);
         Ok(())

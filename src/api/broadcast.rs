@@ -115,8 +115,8 @@ impl Broadcast {
 
     /// Emits an event to the target. A tuple is several arguments; see [`args`](crate::args).
     ///
-    /// It is encoded once and queued; it leaves with the current turn of each worker. Broadcasts from one thread of a
-    /// worker reach each receiver in the order in which they were emitted.
+    /// It is encoded once and queued; it leaves with the current turn of each worker. What one thread
+    /// emits, to one socket or to many, reaches each receiver in the order in which it was emitted.
     ///
     /// # Errors
     ///

@@ -17,6 +17,7 @@ use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::task::{Context, Poll, Waker};
 
 /// What a handler leaves to be done.
@@ -38,6 +39,10 @@ pub struct Incoming<'e> {
     pub(crate) data: &'e str,
     pub(crate) attachments: &'e [Bytes],
     pub(crate) ack_id: Option<u64>,
+    /// Set by the first answer, where several handlers may give one.
+    pub(crate) answered: Option<&'e Arc<AtomicBool>>,
+    /// Whether what this handler returns is the answer: that of the last one is.
+    pub(crate) last: bool,
 }
 
 /// A function that handles an event. Implemented for functions of these shapes, sync or async:
@@ -49,7 +54,8 @@ pub struct Incoming<'e> {
 /// | `Fn(Socket, T, Ack)`, `Fn(Socket, Ack)` | the same, and the handler answers itself, or never |
 ///
 /// Without an [`Ack`] parameter, what the function returns is the answer if the client asked for one: a tuple is several
-/// arguments, `()` none.
+/// arguments, `()` none. Where an event has several handlers, only what the last one returns is; and of several answers
+/// the first one is sent.
 pub trait EventHandler<M>: Send + Sync + 'static {
     #[doc(hidden)]
     fn call(&self, socket: Socket, incoming: Incoming<'_>) -> Result<Option<Rest<()>>, args::DecodeError>;
@@ -111,7 +117,7 @@ where
     R: Serialize,
 {
     fn call(&self, socket: Socket, incoming: Incoming<'_>) -> Result<Option<Rest<()>>, args::DecodeError> {
-        let ack = Ack::new(&socket, incoming.ack_id);
+        let ack = Ack::returned(&socket, incoming);
         answer(ack, &self(socket));
         Ok(None)
     }
@@ -124,7 +130,7 @@ where
     R: Serialize,
 {
     fn call(&self, socket: Socket, incoming: Incoming<'_>) -> Result<Option<Rest<()>>, args::DecodeError> {
-        let ack = Ack::new(&socket, incoming.ack_id);
+        let ack = Ack::returned(&socket, incoming);
         answer(ack, &self(socket, decoded(incoming)?));
         Ok(None)
     }
@@ -135,7 +141,7 @@ where
     F: Fn(Socket, Ack) + Send + Sync + 'static,
 {
     fn call(&self, socket: Socket, incoming: Incoming<'_>) -> Result<Option<Rest<()>>, args::DecodeError> {
-        let ack = Ack::new(&socket, incoming.ack_id);
+        let ack = Ack::given(&socket, incoming);
         self(socket, ack);
         Ok(None)
     }
@@ -147,7 +153,7 @@ where
     T: DeserializeOwned,
 {
     fn call(&self, socket: Socket, incoming: Incoming<'_>) -> Result<Option<Rest<()>>, args::DecodeError> {
-        let ack = Ack::new(&socket, incoming.ack_id);
+        let ack = Ack::given(&socket, incoming);
         self(socket, decoded(incoming)?, ack);
         Ok(None)
     }
@@ -159,7 +165,7 @@ where
     Fut: Future<Output: Serialize> + 'static,
 {
     fn call(&self, socket: Socket, incoming: Incoming<'_>) -> Result<Option<Rest<()>>, args::DecodeError> {
-        let ack = Ack::new(&socket, incoming.ack_id);
+        let ack = Ack::returned(&socket, incoming);
         Ok(answer_later(ack, self(socket)))
     }
 }
@@ -171,7 +177,7 @@ where
     Fut: Future<Output: Serialize> + 'static,
 {
     fn call(&self, socket: Socket, incoming: Incoming<'_>) -> Result<Option<Rest<()>>, args::DecodeError> {
-        let ack = Ack::new(&socket, incoming.ack_id);
+        let ack = Ack::returned(&socket, incoming);
         Ok(answer_later(ack, self(socket, decoded(incoming)?)))
     }
 }
@@ -182,7 +188,7 @@ where
     Fut: Future<Output = ()> + 'static,
 {
     fn call(&self, socket: Socket, incoming: Incoming<'_>) -> Result<Option<Rest<()>>, args::DecodeError> {
-        let ack = Ack::new(&socket, incoming.ack_id);
+        let ack = Ack::given(&socket, incoming);
         Ok(Some(Box::pin(self(socket, ack))))
     }
 }
@@ -194,7 +200,7 @@ where
     Fut: Future<Output = ()> + 'static,
 {
     fn call(&self, socket: Socket, incoming: Incoming<'_>) -> Result<Option<Rest<()>>, args::DecodeError> {
-        let ack = Ack::new(&socket, incoming.ack_id);
+        let ack = Ack::given(&socket, incoming);
         Ok(Some(Box::pin(self(socket, decoded(incoming)?, ack))))
     }
 }
@@ -264,7 +270,7 @@ pub(crate) struct Panicked;
 /// The one call site of an embedder's code: a panic in it is theirs and ends here.
 pub(crate) fn guarded<R>(what: &str, call: impl FnOnce() -> R) -> Result<R, Panicked> {
     catch_unwind(AssertUnwindSafe(call)).map_err(|_| {
-        tracing::error!(handler = what, "a handler panicked; its socket is disconnected");
+        tracing::error!(handler = what, "a handler panicked, which costs its socket");
         Panicked
     })
 }

@@ -40,8 +40,6 @@ struct Inner {
     /// Rises with every change of the registry. Read for every event, written almost never.
     version: AtomicU64,
     running: OnceLock<Running>,
-    /// Spreads what comes from other threads over the workers.
-    next: AtomicUsize,
 }
 
 struct Running {
@@ -80,7 +78,6 @@ impl Io {
             registry: Mutex::default(),
             version: AtomicU64::new(0),
             running: OnceLock::new(),
-            next: AtomicUsize::new(0),
         }));
         io.of("/"); // the main namespace always exists
         io
@@ -92,8 +89,13 @@ impl Io {
     }
 
     /// A namespace, made if it is not there yet. A missing leading slash is added.
+    ///
+    /// # Panics
+    ///
+    /// When the name contains a comma: packets could not name it (Socket.IO v5, "packet encoding").
     pub fn of(&self, name: &str) -> Namespace {
         let name: Arc<str> = if name.starts_with('/') { name.into() } else { format!("/{name}").into() };
+        assert!(!name.contains(','), "the namespace {name:?} cannot be named in a packet, because of its comma");
         self.change_namespace(&name, |_| {});
         Namespace::new(self.clone(), name)
     }
@@ -237,10 +239,18 @@ impl Io {
         here::with_shard(&self.0.running.get()?.mailboxes, act)
     }
 
-    /// Runs `call` on a worker's thread, soon.
+    /// Runs `call` on a worker's thread, soon. What one thread asks for happens in the order in which it asked, whichever
+    /// workers it concerns: a thread that is no worker always goes through the same one.
     pub(crate) fn call_on(&self, shard: u16, call: impl FnOnce() + Send + 'static) -> Result<(), EmitError> {
         let running = self.0.running.get().ok_or(EmitError::Closed)?;
-        here::call_on(&running.mailboxes, shard, call).map_err(|_| EmitError::Closed)
+        let home = self.home()?;
+        let posted = if home == shard || self.shard_number().is_some() {
+            here::call_on(&running.mailboxes, shard, call)
+        } else {
+            let io = self.clone();
+            here::call_on(&running.mailboxes, home, move || _ = io.call_on(shard, call))
+        };
+        posted.map_err(|_| EmitError::Closed)
     }
 
     /// Acts on a shard, soon.
@@ -257,7 +267,7 @@ impl Io {
             self.with_shard(act);
             return Ok(());
         }
-        self.on_shard(self.pick_shard()?, act)
+        self.on_shard(self.home()?, act)
     }
 
     pub(crate) fn broadcast_counted(
@@ -270,9 +280,14 @@ impl Io {
         Ok(CountFuture(receiver))
     }
 
-    fn pick_shard(&self) -> Result<u16, EmitError> {
+    /// The worker through which this thread acts, if it is none itself. Threads are spread over the workers.
+    fn home(&self) -> Result<u16, EmitError> {
+        thread_local! {
+            static NUMBER: usize = NEXT.fetch_add(1, Ordering::Relaxed);
+        }
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
         let running = self.0.running.get().ok_or(EmitError::Closed)?;
-        Ok((self.0.next.fetch_add(1, Ordering::Relaxed) % running.mailboxes.len()) as u16)
+        Ok((NUMBER.with(|number| *number) % running.mailboxes.len()) as u16)
     }
 }
 

@@ -96,7 +96,7 @@ impl App for Dispatch {
     fn handle(&self, shard: &RefCell<Shard>, event: Event<'_>) {
         match event {
             Event::Received { socket, name, data, attachments, ack_id } => {
-                let incoming = Incoming { data: &data, attachments: &attachments, ack_id };
+                let incoming = Incoming { data: &data, attachments: &attachments, ack_id, answered: None, last: true };
                 self.0.on_event(socket, &name, incoming);
             }
             Event::Connect { socket, namespace, auth } => {
@@ -144,10 +144,10 @@ impl Local {
                     return run("middleware", rest, move |outcome| match outcome {
                         Ok(Ok(())) => local.admit(socket, behaviour, next),
                         Ok(Err(refusal)) => local.refuse(&socket, &refusal),
-                        Err(Panicked) => local.refuse(&socket, &ConnectError::new("internal error")),
+                        Err(Panicked) => local.refuse_after_panic(&socket),
                     });
                 }
-                Err(Panicked) => return self.refuse(&socket, &ConnectError::new("internal error")),
+                Err(Panicked) => return self.refuse_after_panic(&socket),
             }
         }
         if socket.here(|shard, key| shard.accept(key)) != Some(true) {
@@ -157,6 +157,11 @@ impl Local {
             let rest = guarded("connection", || handler(socket.clone()));
             self.go_on("connection", &socket, rest);
         }
+    }
+
+    fn refuse_after_panic(&self, socket: &Socket) {
+        socket.here(|shard, _| shard.counters.handler_panics += 1);
+        self.refuse(socket, &ConnectError::new("internal error"));
     }
 
     fn refuse(&self, socket: &Socket, refusal: &ConnectError) {
@@ -170,7 +175,10 @@ impl Local {
         if handlers.is_empty() {
             return self.on_unhandled(&socket, name, incoming);
         }
-        for handler in handlers {
+        let answered = (handlers.len() > 1 && incoming.ack_id.is_some()).then(Arc::default);
+        let last = handlers.len() - 1;
+        for (at, handler) in handlers.into_iter().enumerate() {
+            let incoming = Incoming { answered: answered.as_ref(), last: at == last, ..incoming };
             match guarded("event", || handler(socket.clone(), incoming)) {
                 Ok(Ok(rest)) => self.go_on("event", &socket, Ok(rest)),
                 Ok(Err(error)) => refuse_arguments(&socket, name, &error),
@@ -186,7 +194,7 @@ impl Local {
             Ok(all) => all,
             Err(error) => return refuse_arguments(socket, name, &error),
         };
-        let done = guarded("event", || handler(socket.clone(), name, all, Ack::new(socket, incoming.ack_id)));
+        let done = guarded("event", || handler(socket.clone(), name, all, Ack::given(socket, incoming)));
         self.go_on("event", socket, done.map(|()| None));
     }
 

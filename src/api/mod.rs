@@ -97,6 +97,8 @@ pub struct Stats {
     pub protocol_errors: u64,
     /// Events whose arguments did not fit their handler.
     pub arguments_refused: u64,
+    /// Joins of sockets that were already in `rooms_per_socket_max` rooms.
+    pub joins_refused: u64,
     pub handler_panics: u64,
     /// How sockets ended.
     pub disconnects: Vec<(CloseReason, u64)>,
@@ -126,6 +128,7 @@ impl Stats {
         self.refused += counters.refused;
         self.protocol_errors += counters.protocol_errors;
         self.arguments_refused += counters.arguments_refused;
+        self.joins_refused += counters.joins_refused;
         self.handler_panics += counters.handler_panics;
         if self.disconnects.is_empty() {
             self.disconnects = CloseReason::ALL.map(|reason| (reason, 0)).into();

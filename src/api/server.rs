@@ -107,13 +107,13 @@ pub(crate) fn start_app<A: App + 'static, F: Fn(u16) -> A + Send + Clone + 'stat
     let listeners = server::bind(address, settings, workers).map_err(|error| StartError::Bind { address, error })?;
     let address = listeners[0].local_addr().map_err(StartError::Resources)?;
     let admission = Admission::new(settings.connections_max, settings.connections_per_address_max);
-    let prepared = server::prepare(workers).map_err(StartError::Resources)?;
-    let mailboxes = Arc::clone(&prepared.mailboxes);
+    let groundwork = server::prepare(workers).map_err(StartError::Resources)?;
+    let mailboxes = Arc::clone(&groundwork.mailboxes);
     if !ready(Arc::clone(&mailboxes), Arc::clone(&admission)) {
         return Err(StartError::AlreadyListening);
     }
     let app = app(workers as u16);
-    let workers = server::start(prepared, listeners, settings, &admission, &routes, carries, app);
+    let workers = server::start(groundwork, listeners, settings, &admission, &routes, carries, app);
     Ok(Server { address, workers: workers.map_err(StartError::Resources)?, mailboxes })
 }
 

@@ -105,9 +105,7 @@ impl Shard {
     fn join_matching(&mut self, target: &Target, rooms: &[Box<str>]) {
         for socket in self.matching(target) {
             for room in rooms {
-                if self.join(socket, room).is_err() {
-                    self.counters.joins_refused += 1;
-                }
+                let _ = self.join(socket, room); // refused ones are counted
             }
         }
     }
@@ -163,6 +161,7 @@ impl Shard {
         }
         let namespace = self.namespaces[socket.namespace as usize].as_mut().expect("in use");
         if socket.rooms.len() >= max && !namespace.holds(socket, room) {
+            self.counters.joins_refused += 1;
             return Err(Unsent::TooManyRooms);
         }
         namespace.join(key.slot(), socket, room);

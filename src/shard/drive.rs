@@ -41,10 +41,10 @@ pub fn receive(shard: &RefCell<Shard>, app: &impl App, conn: Key<Conn>, bytes: &
 fn consume(shard: &RefCell<Shard>, app: &impl App, conn: Key<Conn>, bytes: &mut [u8]) -> usize {
     let mut input = bytes;
     loop {
-        let event = shard.borrow_mut().next_event_of(conn, &mut input);
+        let event = shard.borrow_mut().read_event(conn, &mut input);
         let Some(event) = event else { return input.len() };
         app.handle(shard, event);
-        settle(shard, app);
+        hear_out(shard, app);
     }
 }
 
@@ -61,7 +61,7 @@ pub fn request(shard: &RefCell<Shard>, app: &impl App, sid: Id, request: Request
             Ok(None) => {}
             Err(_) => break,
         }
-        settle(shard, app);
+        hear_out(shard, app);
     }
     shard.borrow_mut().finish_push(exchange);
 }
@@ -72,16 +72,16 @@ pub fn deliver(shard: &RefCell<Shard>, app: &impl App, mail: Mail) {
         Mail::Request { sid, request, exchange } => self::request(shard, app, sid, request, exchange),
         other => shard.borrow_mut().on_mail(other),
     }
-    settle(shard, app);
+    hear_out(shard, app);
 }
 
 pub fn advance(shard: &RefCell<Shard>, app: &impl App, now: Millis) {
     shard.borrow_mut().advance(now);
-    settle(shard, app);
+    hear_out(shard, app);
 }
 
 /// Lets the application hear of everything that has happened. To be called whenever the shard was touched.
-pub fn settle(shard: &RefCell<Shard>, app: &impl App) {
+pub fn hear_out(shard: &RefCell<Shard>, app: &impl App) {
     loop {
         let event = shard.borrow_mut().next_event();
         let Some(event) = event else { return };

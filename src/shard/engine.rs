@@ -1,8 +1,19 @@
 //! Engine: sessions and their transports. Handshake, polling, WebSocket, upgrade, heartbeat, close (Engine.IO v4).
 //!
-//! Bytes come in through [`Shard::next_event_of`] (a WebSocket stream) or [`Shard::on_request`] (a polling request) and
+//! Bytes come in through [`Shard::read_event`] (a WebSocket stream) or [`Shard::on_request`] (a polling request) and
 //! end as engine packets in one place, `on_engine_packet`, whatever the transport. Every ending of a session goes through
 //! one function, `close`, which says how by a [`CloseReason`].
+//!
+//! How things end, from the outside in:
+//!
+//! | function | ends | by |
+//! |---|---|---|
+//! | `close`, `close_with` | a session: its sockets leave, its transport says goodbye | anybody |
+//! | `part` | the tie between a closing session and its conn, which keeps what is still to be written | `close_with` |
+//! | `answer_and_close`, `linger` | a polling session: with the poll that is there, or with one that may come | `close_with` |
+//! | `break_off` | whatever a conn serves: the peer closed or broke a rule | frames |
+//! | `dismiss`, `depart` | a conn without a session: last words, then the end | the above |
+//! | `end` | a conn: the worker closes the stream when the turn ends | everything |
 //!
 //! Invariants: a session that is Open is in nobody's burial list; a polling session holds at most one poll.
 //! Limits:     `payload_bytes_max`, `upgrade_timeout`, `connect_timeout`, `ping_timeout` (Settings); `LINGER_MS`, `FAREWELL_MS`.
@@ -82,13 +93,17 @@ impl Shard {
         conn
     }
 
+    /// Whether one more session may open.
+    pub fn admit(&self) -> Result<(), Refusal> {
+        match (self.draining, self.sessions.is_full()) {
+            (true, _) => Err(Refusal::ShuttingDown),
+            (_, true) => Err(Refusal::TooManyConnections),
+            _ => Ok(()),
+        }
+    }
+
     fn open(&mut self, handshake: Arc<Handshake>, transport: Transport) -> Result<Key<Session>, Refusal> {
-        if self.draining {
-            return Err(Refusal::ShuttingDown);
-        }
-        if self.sessions.is_full() {
-            return Err(Refusal::TooManyConnections);
-        }
+        self.admit()?;
         let due = self.now + millis(self.settings.ping_interval);
         let (number, rng) = (self.number, &mut self.rng);
         let key = self.sessions.insert_with(|key| Session {
@@ -147,6 +162,11 @@ impl Shard {
         let session = self.sessions.get(key).expect("just found");
         let upgraded = matches!(session.transport, Transport::WebSocket { .. });
         match request {
+            // What a client says after its end is lost; so it is told that there is nobody.
+            Request::Push(_) | Request::PushBinary if session.state != State::Open => {
+                self.counters.refused += 1;
+                self.answers.push((exchange, Reply::Refused(Refusal::UnknownSid)));
+            }
             // An upgrade that comes too late is let in, to be dismissed with a close frame, as in the reference.
             Request::Upgrade => self.answers.push((exchange, Reply::Accepted)),
             _ if upgraded || matches!(request, Request::Mismatch) => {
@@ -245,7 +265,7 @@ impl Shard {
 
     /// Consumes frames from the front of `input` until one of them is an event. `None`: more bytes are needed, or the
     /// conn is closed and reads no more.
-    pub fn next_event_of<'b>(&mut self, key: Key<Conn>, input: &mut &'b mut [u8]) -> Option<Event<'b>> {
+    pub fn read_event<'b>(&mut self, key: Key<Conn>, input: &mut &'b mut [u8]) -> Option<Event<'b>> {
         let rules = websocket::Rules {
             role: websocket::Role::Server,
             message_bytes_max: self.settings.payload_bytes_max,
@@ -369,11 +389,11 @@ impl Shard {
 
     /// Closes a conn without a session: a close frame, then the end.
     fn dismiss(&mut self, key: Key<Conn>, code: Option<u16>) {
-        self.leave(key, VecDeque::new(), code);
+        self.depart(key, VecDeque::new(), code);
     }
 
     /// From now on the conn only delivers what is left, and a close frame after it.
-    fn leave(&mut self, key: Key<Conn>, mut left: VecDeque<Bytes>, code: Option<u16>) {
+    fn depart(&mut self, key: Key<Conn>, mut left: VecDeque<Bytes>, code: Option<u16>) {
         let mut goodbye = Vec::new();
         websocket::put_close(&mut goodbye, code, "", None);
         left.push_back(Bytes::from(goodbye));
@@ -580,7 +600,7 @@ impl Shard {
     fn close_with(&mut self, key: Key<Session>, reason: CloseReason, farewell: Farewell) {
         let Some(session) = self.sessions.get_mut(key).filter(|session| session.state == State::Open) else { return };
         session.state = State::Closed;
-        session.outbox.settle(&mut self.runs, 0);
+        session.outbox.keep(&mut self.runs, 0);
         let transport = session.transport;
         let upgrade = session.upgrade.take();
         self.counters.closed += 1;
@@ -612,7 +632,7 @@ impl Shard {
         }
         let (left, packets) = session.outbox.take_frames();
         self.counters.parted += packets as u64;
-        self.leave(conn, left, code);
+        self.depart(conn, left, code);
     }
 
     /// The poll that is there takes what is queued. When the server closes in order, the close packet waits for the next
@@ -620,7 +640,7 @@ impl Shard {
     fn answer_and_close(&mut self, key: Key<Session>, poll: Exchange, reason: CloseReason) {
         let session = self.sessions.get_mut(key).expect("being closed");
         match reason {
-            CloseReason::ForcedClose if !session.outbox.is_empty() => {
+            CloseReason::ForcedClose | CloseReason::ServerShuttingDown if !session.outbox.is_empty() => {
                 let mut payload = Vec::new();
                 self.counters.written += session.outbox.take_payload(&mut payload) as u64;
                 self.answer_payload(poll, payload);

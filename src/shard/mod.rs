@@ -130,7 +130,7 @@ pub struct Counters {
     pub evicted: u64,
     /// Requests and packets that broke a rule.
     pub protocol_errors: u64,
-    /// Joins of a matching socket that was already in `rooms_per_socket_max` rooms.
+    /// Joins of sockets that were already in `rooms_per_socket_max` rooms.
     pub joins_refused: u64,
     /// Events whose arguments did not fit their handler.
     pub arguments_refused: u64,

@@ -8,7 +8,7 @@
 //!
 //! Invariants: `bytes` equals the sum of the segments minus `offset`; `offset` is inside the first segment, or zero.
 //! Limits:     `outbox_bytes_max` (Settings), checked where a run becomes backlog (write.rs).
-//! Not here:   choosing recipients (rooms.rs); system calls (worker/send.rs).
+//! Not here:   choosing recipients (rooms.rs); system calls (worker/streams.rs).
 
 use super::runs::{EMPTY, Run, Runs, Segment};
 use crate::proto::Prepared;
@@ -48,7 +48,7 @@ impl Outbox {
     }
 
     /// Turns the run into backlog, `sent` bytes of it being gone already.
-    pub fn settle(&mut self, runs: &mut Runs, sent: usize) {
+    pub fn keep(&mut self, runs: &mut Runs, sent: usize) {
         if self.run == EMPTY {
             return;
         }
@@ -89,9 +89,9 @@ impl Outbox {
     }
 
     /// Everything as one polling payload, appended to `body`; returns the number of packets. The run must have been
-    /// settled.
+    /// kept.
     pub fn take_payload(&mut self, body: &mut Vec<u8>) -> usize {
-        debug_assert_eq!(self.run, EMPTY, "settle() comes first");
+        debug_assert_eq!(self.run, EMPTY, "keep() comes first");
         let Some(backlog) = self.backlog.take() else { return 0 };
         debug_assert_eq!(backlog.offset, 0, "polling sends whole packets");
         for packet in backlog.packets() {
@@ -104,9 +104,9 @@ impl Outbox {
     }
 
     /// Everything as frames, for a stream that outlives its session, and the number of packets in them. The run must
-    /// have been settled.
+    /// have been kept.
     pub fn take_frames(&mut self) -> (VecDeque<Bytes>, usize) {
-        debug_assert_eq!(self.run, EMPTY, "settle() comes first");
+        debug_assert_eq!(self.run, EMPTY, "keep() comes first");
         let Some(backlog) = self.backlog.take() else { return Default::default() };
         let mut frames: VecDeque<_> = backlog.segments.iter().map(|segment| segment.wire.clone()).collect();
         if let Some(first) = frames.front_mut() {

@@ -106,7 +106,7 @@ impl Server {
         drive::advance(&self.shard, &self.app, self.now);
         for _ in 0..2 {
             self.shard.borrow_mut().write(&mut self.pipes, 100);
-            drive::settle(&self.shard, &self.app);
+            drive::hear_out(&self.shard, &self.app);
             let answers = self.shard.borrow_mut().route_answers();
             self.answers.extend(answers.into_iter().map(|(exchange, reply)| (exchange.number, reply)));
             let endings = self.shard.borrow_mut().bury();
@@ -727,7 +727,7 @@ fn each_close_reason_has_its_cause() {
         let mut server = server();
         let (conn, socket) = server.joined();
         cause(&mut server, conn, socket);
-        drive::settle(&server.shard, &server.app);
+        drive::hear_out(&server.shard, &server.app);
         server.turn();
         assert_eq!(server.ends(), [reason]);
         assert_eq!(server.shard.borrow().counters.disconnects[at], 1, "{reason}");
@@ -745,7 +745,7 @@ fn a_socket_keeps_its_rooms_until_the_turn_ends_and_receives_nothing_in_them() {
     assert_eq!(server.shard.borrow().socket(socket).map(|it| it.state), Some(SocketState::Closed));
     let target = Target { namespace: "/".into(), rooms: vec!["a".into()], ..Target::default() };
     assert_eq!(server.shard.borrow_mut().fan_out(&target, &event("[1]")), 0);
-    drive::settle(&server.shard, &server.app);
+    drive::hear_out(&server.shard, &server.app);
     server.turn();
     assert!(server.shard.borrow().socket(socket).is_none());
     assert_eq!(server.heard(conn), ["41"]);
@@ -764,7 +764,7 @@ fn a_server_that_shuts_down_lets_nobody_in() {
     let mut server = server();
     let (conn, _) = server.joined();
     server.shard.borrow_mut().shut_down();
-    drive::settle(&server.shard, &server.app);
+    drive::hear_out(&server.shard, &server.app);
     server.turn();
     assert_eq!(server.heard(conn), ["close"]);
     assert!(server.shard.borrow_mut().open_polling(handshake()).is_err());

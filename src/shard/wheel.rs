@@ -1,8 +1,8 @@
 //! Wheel: what is due when. One per shard, for heartbeats, ack deadlines, upgrade and connect timeouts.
 //!
 //! A hashed wheel of coarse slots. Scheduling is a push, expiry takes a slot's entries at once, and nothing is ever
-//! cancelled: whoever is woken looks whether its deadline still stands and schedules itself again if it moved.
-//! A heartbeat that is answered in time thus costs no work at the wheel. A heap would also do; a push into a
+//! cancelled: whoever is woken looks whether its deadline still stands and schedules itself again if it moved. An entry
+//! that is farther away than a turn of the wheel (8 s) is put back once each turn. A heap would also do; a push into a
 //! wheel does not grow with the number of clients.
 //!
 //! Invariants: an entry is never handed out before it is due; `occupied` has a bit for exactly the non-empty slots.

@@ -54,18 +54,18 @@ impl Shard {
         match session.transport {
             Transport::WebSocket { conn, blocked: false } => {
                 if session.outbox.has_backlog() {
-                    session.outbox.settle(&mut self.runs, 0);
+                    session.outbox.keep(&mut self.runs, 0);
                 } else {
                     self.runs.seal(session.outbox.run);
                 }
                 Some((key, conn))
             }
             Transport::WebSocket { blocked: true, .. } | Transport::Polling { poll: None } => {
-                self.settle(key, 0);
+                self.keep_backlog(key, 0);
                 None
             }
             Transport::Polling { poll: Some(poll) } => {
-                session.outbox.settle(&mut self.runs, 0);
+                session.outbox.keep(&mut self.runs, 0);
                 session.transport = Transport::Polling { poll: None };
                 let mut payload = Vec::new();
                 self.counters.written += session.outbox.take_payload(&mut payload) as u64;
@@ -102,7 +102,7 @@ impl Shard {
                 return self.runs.release(run);
             }
             self.block(key);
-            return self.settle(key, bytes);
+            return self.keep_backlog(key, bytes);
         }
         let offered = session.outbox.front().expect("it has a backlog").len();
         self.counters.written += session.outbox.advance(bytes) as u64;
@@ -122,9 +122,9 @@ impl Shard {
     }
 
     /// What could not leave becomes backlog, within the limit.
-    fn settle(&mut self, key: Key<Session>, sent: usize) {
+    fn keep_backlog(&mut self, key: Key<Session>, sent: usize) {
         let session = self.sessions.get_mut(key).expect("the caller has it");
-        session.outbox.settle(&mut self.runs, sent);
+        session.outbox.keep(&mut self.runs, sent);
         self.evict_if_behind(key);
     }
 

@@ -3,7 +3,7 @@
 //! Handles act on the shard at once when they are used on its own thread, and post a call when they are not. What this
 //! thread is, if it is a worker's, stands in one thread-local.
 
-use super::mailbox::{Closed, Mailbox, Post};
+use super::mailbox::{self, Closed, Mailbox, Post};
 use super::touched::Touched;
 use crate::shard::{Millis, Shard};
 use std::cell::RefCell;
@@ -65,7 +65,10 @@ pub fn call_on(server: &Arc<[Mailbox]>, worker: u16, call: impl FnOnce() + Send 
     let post = HERE.with_borrow(|here| match here.as_ref().filter(|here| Arc::ptr_eq(&here.server, server)) {
         // A worker never waits for another one's mailbox: the post goes out with this turn's mail.
         Some(here) => {
-            here.outgoing.borrow_mut().push_back((worker, post));
+            let mut outgoing = here.outgoing.borrow_mut();
+            // What a handler emitted before leaves before.
+            mailbox::collect(&mut here.shard.borrow_mut(), &mut outgoing);
+            outgoing.push_back((worker, post));
             here.touched.set();
             None
         }

@@ -39,7 +39,8 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 use tokio::net::TcpStream;
 
-/// Bytes of a request's head at most. Browsers with many cookies stay below; whoever sends more gets a 431.
+/// Bytes that a connection may hold while a request's head is incomplete. Browsers with many cookies stay far below;
+/// whoever sends more gets a 431.
 const HEAD_BYTES_MAX: usize = 64 << 10;
 
 /// An answer's body: whole, as ours are, or whatever an embedder's service streams.
@@ -183,7 +184,7 @@ impl<A: App + 'static> Connection<A> {
             Ok(opened) => opened,
             Err(refusal) => return self.refuse(refusal),
         };
-        self.worker.settle();
+        self.worker.hear_out();
         let mut response = payload_response(payload);
         if let Some(cookie) = &settings.cookie
             && let Some(session) = self.worker.shard.borrow().session(key)
@@ -263,9 +264,12 @@ impl<A: App + 'static> Connection<A> {
             let refusal = if sid.is_some() { Refusal::BadRequest } else { Refusal::UnsupportedProtocolVersion };
             return self.refuse_upgrade(refusal);
         }
-        if let Some(sid) = sid
-            && let Some(refusal) = self.may_upgrade(sid).await
-        {
+        // Asked before the 101, because after it there is no way to say why.
+        let admitted = match sid {
+            Some(sid) => self.may_upgrade(sid).await,
+            None => self.worker.shard.borrow().admit(),
+        };
+        if let Err(refusal) = admitted {
             return self.refuse_upgrade(refusal);
         }
         let protocol = request.headers().get(header::SEC_WEBSOCKET_PROTOCOL).and_then(first_protocol);
@@ -275,12 +279,12 @@ impl<A: App + 'static> Connection<A> {
         switching_protocols(&accept, protocol)
     }
 
-    async fn may_upgrade(&self, sid: Id) -> Option<Refusal> {
+    async fn may_upgrade(&self, sid: Id) -> Result<(), Refusal> {
         let mut waiting = self.worker.ask(sid, Ask::Upgrade);
         match waiting.reply().await {
-            Some(Reply::Accepted) => None,
-            Some(Reply::Refused(refusal)) => Some(refusal),
-            _ => Some(Refusal::ShuttingDown),
+            Some(Reply::Accepted) => Ok(()),
+            Some(Reply::Refused(refusal)) => Err(refusal),
+            _ => Err(Refusal::ShuttingDown),
         }
     }
 
@@ -318,7 +322,10 @@ impl<A: App + 'static> Connection<A> {
 
     fn refuse_upgrade(&self, refusal: Refusal) -> Response<Body> {
         self.worker.shard.borrow_mut().counters.refused += 1;
-        bad_upgrade(refusal.wire().1)
+        let (_, message, status) = refusal.wire();
+        let mut response = bad_upgrade(message);
+        *response.status_mut() = StatusCode::from_u16(status).expect("the table holds valid statuses");
+        response
     }
 }
 

@@ -5,6 +5,7 @@
 
 use super::Worker;
 use super::http;
+use crate::error::Refusal;
 use crate::settings::Settings;
 use crate::shard::drive::App;
 use socket2::{Domain, Protocol, Socket, Type};
@@ -16,9 +17,6 @@ use tokio::net::TcpStream;
 
 /// How long a worker that is out of descriptors leaves its accept queue alone.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// What a connection over the limits is told before it is closed.
-const OVER_LIMIT: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nRetry-After: 1\r\n\
-    Content-Type: application/json\r\nContent-Length: 43\r\n\r\n{\"code\":4,\"message\":\"Too many connections\"}";
 
 /// A listener that shares its address with those of the other workers.
 pub fn bind(address: SocketAddr, settings: &Settings) -> io::Result<TcpListener> {
@@ -57,7 +55,15 @@ fn welcome<A: App + 'static>(worker: &Rc<Worker<A>>, stream: TcpStream, peer: So
     match worker.admission.admit(peer.ip()) {
         Some(admitted) => http::spawn(Rc::clone(worker), stream, peer, admitted, routes.clone()),
         None => {
-            let _ = stream.try_write(OVER_LIMIT);
+            let _ = stream.try_write(over_limit().as_bytes());
         }
     }
+}
+
+/// What a connection over the limits is told before it is closed, without having been asked.
+fn over_limit() -> String {
+    let (code, message, status) = Refusal::TooManyConnections.wire();
+    let body = format!(r#"{{"code":{code},"message":"{message}"}}"#);
+    let head = "Connection: close\r\nRetry-After: 1\r\nContent-Type: application/json";
+    format!("HTTP/1.1 {status} Service Unavailable\r\n{head}\r\nContent-Length: {}\r\n\r\n{body}", body.len())
 }

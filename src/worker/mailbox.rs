@@ -7,8 +7,10 @@
 //!         reading its own connections until the mailbox has room, so that the pressure reaches TCP and not memory.
 
 use crate::proto::Id;
+use crate::shard::Shard;
 use crate::shard::mail::Mail;
 use crossbeam_queue::ArrayQueue;
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -21,6 +23,18 @@ pub struct Mailbox {
     alerted: AtomicBool,
     closed: AtomicBool,
     waker: mio::Waker,
+}
+
+/// Puts the mail of a shard behind what is going out already: one batch for each other worker, in order.
+pub fn collect(shard: &mut Shard, outgoing: &mut VecDeque<(u16, Post)>) {
+    let mut batches: Vec<(u16, Vec<Mail>)> = Vec::new();
+    for (to, mail) in shard.take_mail() {
+        match batches.iter_mut().find(|(other, _)| *other == to) {
+            Some((_, batch)) => batch.push(mail),
+            None => batches.push((to, vec![mail])),
+        }
+    }
+    outgoing.extend(batches.into_iter().map(|(to, batch)| (to, Post::Mail(batch))));
 }
 
 /// What one thread gives to a worker.
@@ -58,6 +72,9 @@ impl Mailbox {
     /// Posts without waiting; a full mailbox gives the post back.
     pub fn try_post(&self, post: Post) -> Result<(), Post> {
         self.posts.push(post)?;
+        if self.closed.load(Ordering::SeqCst) {
+            self.empty(); // the owner has looked for the last time, perhaps just before this came
+        }
         self.alert();
         Ok(())
     }
@@ -80,6 +97,10 @@ impl Mailbox {
     /// learns of it.
     pub fn close(&self) {
         self.closed.store(true, Ordering::SeqCst);
+        self.empty();
+    }
+
+    fn empty(&self) {
         while self.posts.pop().is_some() {}
     }
 

@@ -10,7 +10,8 @@
 //! bury      close, hand over, free: nothing dies before this line
 //! ```
 //!
-//! Every step has a budget, so one greedy peer or one giant room cannot own the core; it resumes where it stopped.
+//! Reading, mail and writing have budgets, so one greedy peer or one giant room cannot own the core; each resumes where
+//! it stopped.
 //! HTTP (http.rs) runs as ordinary tasks of the worker's runtime and only while it is HTTP: after a 101 the bare stream
 //! joins `streams`, and no task, channel, timer or buffer remains for it.
 
@@ -85,7 +86,7 @@ impl<A: App + 'static> Worker<A> {
                 tokio::select! {
                     () = poller.ready() => {}
                     () = self.touched.wait() => {}
-                    () = sleep_until_due(self.next_due()) => {}
+                    () = sleep_until(self.next_due()) => {}
                     () = sleep_until(deadline) => {}
                     _ = closing.changed(), if deadline.is_none() => {}
                 }
@@ -150,7 +151,7 @@ impl<A: App + 'static> Worker<A> {
                 ReadOutcome::End => self.shard.borrow_mut().on_hangup(ready.conn, false),
                 ReadOutcome::Broken => self.shard.borrow_mut().on_hangup(ready.conn, true),
             }
-            drive::settle(&self.shard, &self.app);
+            drive::hear_out(&self.shard, &self.app);
         }
     }
 
@@ -167,7 +168,7 @@ impl<A: App + 'static> Worker<A> {
                 Some(Post::ShutDown) => self.shut_down(),
                 None => return false,
             }
-            drive::settle(&self.shard, &self.app);
+            drive::hear_out(&self.shard, &self.app);
         }
         true
     }
@@ -177,13 +178,7 @@ impl<A: App + 'static> Worker<A> {
         let here = self.shard.borrow_mut().route_answers();
         here.into_iter().for_each(|(exchange, reply)| self.exchanges.answer(exchange, reply));
         let mut outgoing = self.outgoing.borrow_mut();
-        let mut batches: Vec<Vec<Mail>> = Vec::new();
-        for (to, mail) in self.shard.borrow_mut().take_mail() {
-            batches.resize_with(self.mailboxes.len(), Vec::new);
-            batches[usize::from(to)].push(mail);
-        }
-        let batches = batches.into_iter().enumerate().filter(|(_, batch)| !batch.is_empty());
-        outgoing.extend(batches.map(|(to, batch)| (to as u16, Post::Mail(batch))));
+        mailbox::collect(&mut self.shard.borrow_mut(), &mut outgoing);
         let mut full = Vec::new();
         for _ in 0..outgoing.len() {
             let (to, post) = outgoing.pop_front().expect("counted");
@@ -203,7 +198,7 @@ impl<A: App + 'static> Worker<A> {
 
     fn bury(&self) {
         // Writing may have found streams broken and clients too slow.
-        drive::settle(&self.shard, &self.app);
+        drive::hear_out(&self.shard, &self.app);
         let endings = self.shard.borrow_mut().bury();
         let mut streams = self.streams.borrow_mut();
         for ending in endings {
@@ -240,7 +235,7 @@ impl<A: App + 'static> Worker<A> {
     }
 
     fn begin_reading(&self, conn: Key<Conn>, NewStream { tcp, mut read, admitted }: NewStream) {
-        drive::settle(&self.shard, &self.app); // the session has begun before its first message is read
+        drive::hear_out(&self.shard, &self.app); // the session has begun before its first message is read
         let inserted = self.streams.borrow_mut().insert(conn, tcp, admitted);
         if let Err(error) = inserted {
             tracing::warn!(%error, "a stream could not be watched");
@@ -248,7 +243,7 @@ impl<A: App + 'static> Worker<A> {
         } else if !read.is_empty() {
             drive::receive(&self.shard, &self.app, conn, &mut read);
         }
-        self.settle();
+        self.hear_out();
     }
 
     /// A request of a session, here or elsewhere.
@@ -256,9 +251,9 @@ impl<A: App + 'static> Worker<A> {
         let waiting = self.exchanges.open(self.number, sid);
         let exchange = waiting.exchange();
         if sid.shard() == self.number {
-            self.shard_now();
+            self.shard.borrow_mut().tell_time(self.now());
             drive::request(&self.shard, &self.app, sid, request, exchange);
-            drive::settle(&self.shard, &self.app);
+            drive::hear_out(&self.shard, &self.app);
         } else {
             self.shard_now().post(sid.shard(), Mail::Request { sid, request, exchange });
         }
@@ -271,7 +266,7 @@ impl<A: App + 'static> Worker<A> {
         let (sid, exchange) = (waiting.sid(), waiting.exchange());
         if sid.shard() == self.number {
             self.shard_now().on_abandoned(sid, exchange);
-            drive::settle(&self.shard, &self.app);
+            drive::hear_out(&self.shard, &self.app);
         } else {
             self.shard_now().post(sid.shard(), Mail::Abandoned { sid, exchange });
         }
@@ -279,8 +274,8 @@ impl<A: App + 'static> Worker<A> {
     }
 
     /// Lets the application hear of what an HTTP task did to the shard, and has a turn follow.
-    fn settle(&self) {
-        drive::settle(&self.shard, &self.app);
+    fn hear_out(&self) {
+        drive::hear_out(&self.shard, &self.app);
         self.touched.set();
     }
 
@@ -315,10 +310,6 @@ impl<A: App + 'static> Worker<A> {
         let shard = self.shard.borrow();
         shard.session_count() == 0 && shard.conn_count() == 0 && self.http_connections.get() == 0 && !shard.has_work()
     }
-}
-
-async fn sleep_until_due(due: Option<Instant>) {
-    sleep_until(due).await;
 }
 
 async fn sleep_until(at: Option<Instant>) {

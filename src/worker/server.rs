@@ -25,7 +25,7 @@ pub struct Workers {
 }
 
 /// What exists before the workers do: their mailboxes, by which handles reach them.
-pub struct Prepared {
+pub struct Groundwork {
     pub mailboxes: Arc<[Mailbox]>,
     polls: Vec<mio::Poll>,
 }
@@ -38,10 +38,10 @@ pub fn worker_count(settings: &Settings) -> usize {
 }
 
 /// Makes the mailboxes.
-pub fn prepare(workers: usize) -> io::Result<Prepared> {
+pub fn prepare(workers: usize) -> io::Result<Groundwork> {
     let pairs = (0..workers).map(|_| streams::poll_and_waker()).collect::<io::Result<Vec<_>>>()?;
     let (polls, wakers): (Vec<_>, Vec<_>) = pairs.into_iter().unzip();
-    Ok(Prepared { mailboxes: wakers.into_iter().map(Mailbox::new).collect(), polls })
+    Ok(Groundwork { mailboxes: wakers.into_iter().map(Mailbox::new).collect(), polls })
 }
 
 /// Binds one listener for each worker. With port 0 the first one's port serves for all.
@@ -54,7 +54,7 @@ pub fn bind(address: SocketAddr, settings: &Settings, workers: usize) -> io::Res
 
 /// Starts one thread for each listener.
 pub fn start<A: App + 'static>(
-    prepared: Prepared,
+    groundwork: Groundwork,
     listeners: Vec<TcpListener>,
     settings: &Arc<Settings>,
     admission: &Arc<Admission>,
@@ -64,12 +64,12 @@ pub fn start<A: App + 'static>(
 ) -> io::Result<Workers> {
     let mut cores = if settings.pin { core_affinity::get_core_ids().unwrap_or_default() } else { Vec::new() };
     cores.reverse();
-    let shards = prepared.mailboxes.len() as u16;
+    let shards = groundwork.mailboxes.len() as u16;
     let started = Instant::now();
     let mut threads = Vec::new();
-    for (number, (poll, listener)) in prepared.polls.into_iter().zip(listeners).enumerate() {
+    for (number, (poll, listener)) in groundwork.polls.into_iter().zip(listeners).enumerate() {
         let (settings, admission, routes) = (Arc::clone(settings), Arc::clone(admission), routes.clone());
-        let (mailboxes, app) = (Arc::clone(&prepared.mailboxes), app.clone());
+        let (mailboxes, app) = (Arc::clone(&groundwork.mailboxes), app.clone());
         let core = cores.pop();
         let mut seed = [0; 32];
         rand::RngExt::fill(&mut rand::rng(), &mut seed[..]);

@@ -97,10 +97,12 @@ impl Poller {
     /// Asks the kernel what is ready now. Returns whether there may be more.
     pub fn poll(&mut self, streams: &Streams, ready: &mut Vec<Ready>) -> bool {
         if let Err(error) = self.poll.get_mut().poll(&mut self.events, Some(Duration::ZERO)) {
-            if error.kind() != ErrorKind::Interrupted {
+            // Interrupted: what is ready is still ready, and is asked for again.
+            let again = error.kind() == ErrorKind::Interrupted;
+            if !again {
                 tracing::error!(%error, "polling failed");
             }
-            return true;
+            return again;
         }
         let events = self.events.iter().filter(|event| event.token() != MAILBOX);
         ready.extend(events.filter_map(|event| streams.ready(event)));

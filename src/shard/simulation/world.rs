@@ -131,7 +131,7 @@ impl World {
         let shard = &self.shards[number as usize];
         for _ in 0..1 + self.random.below(3) {
             self.app.state.borrow_mut().act(&mut shard.borrow_mut());
-            drive::settle(shard, &self.app);
+            drive::hear_out(shard, &self.app);
         }
     }
 
@@ -159,7 +159,7 @@ impl World {
                 stream.blocked = false;
                 shard.borrow_mut().on_writable(conn);
             }
-            drive::settle(shard, &self.app);
+            drive::hear_out(shard, &self.app);
         }
     }
 
@@ -199,7 +199,7 @@ impl World {
                     shard.borrow_mut().post(sid.shard(), Mail::Abandoned { sid, exchange });
                 }
             }
-            drive::settle(shard, &self.app);
+            drive::hear_out(shard, &self.app);
         }
     }
 
@@ -249,7 +249,7 @@ impl World {
         let shard = &self.shards[number as usize];
         let mut sender = Sender { network: &mut self.network, random: &mut self.random, shard: number };
         shard.borrow_mut().write(&mut sender, self.write_budget);
-        drive::settle(shard, &self.app);
+        drive::hear_out(shard, &self.app);
     }
 
     fn bury(&mut self, number: u16) {
@@ -302,7 +302,7 @@ impl World {
     fn drain(&mut self) {
         for number in 0..self.shards.len() {
             self.shards[number].borrow_mut().shut_down();
-            drive::settle(&self.shards[number], &self.app);
+            drive::hear_out(&self.shards[number], &self.app);
         }
         for round in 0..160 {
             self.round(if round < 100 { 10 } else { 1_000 });
