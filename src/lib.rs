@@ -2,6 +2,9 @@
 #![deny(unsafe_code)]
 
 mod api;
+#[cfg(feature = "bench")]
+#[doc(hidden)]
+pub mod bench;
 mod error;
 pub mod proto;
 mod settings;
