@@ -10,6 +10,10 @@
 //!
 //! Both hand their bytes to a wire that takes everything and does nothing.
 //!
+//! The last group asks the same while a second core fans out the same packet to its own 10,000: a queue's references are
+//! counted in the packet, which both cores then write to; a run counts its users in its own shard. It needs two idle
+//! cores: on a busy machine it measures who gets one.
+//!
 //!     cargo bench --features bench --bench fan_out
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
@@ -19,6 +23,7 @@ use fanfare::proto::{Prepared, socketio};
 use std::collections::VecDeque;
 use std::hint::black_box;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 const SOCKETS: usize = 10_000;
@@ -49,6 +54,44 @@ fn fan_out(c: &mut Criterion) {
         });
         group.finish();
     }
+}
+
+fn on_two_cores(c: &mut Criterion) {
+    let mut group = c.benchmark_group("1 broadcast to 10,000 sockets, beside another core");
+    group.throughput(Throughput::Elements(SOCKETS as u64));
+    let packet = packet();
+    let runs = || {
+        let (mut room, packet) = (Room::new(SOCKETS), &packet);
+        move || {
+            assert_eq!(room.broadcast(packet), SOCKETS);
+            room.write()
+        }
+    };
+    let queues = || {
+        let (mut queues, packet) = (Queues::new(SOCKETS), &packet);
+        move || {
+            queues.broadcast(packet);
+            queues.write()
+        }
+    };
+    beside(runs, |turn| _ = group.bench_function("runs", |b| b.iter(&mut *turn)));
+    beside(queues, |turn| _ = group.bench_function("a queue per session", |b| b.iter(&mut *turn)));
+    group.finish();
+}
+
+/// Measures turns while another thread takes turns of its own.
+fn beside<T: FnMut() -> usize>(make: impl Fn() -> T + Sync, measure: impl FnOnce(&mut T)) {
+    let measured = AtomicBool::new(false);
+    std::thread::scope(|threads| {
+        threads.spawn(|| {
+            let mut turn = make();
+            while !measured.load(Ordering::Relaxed) {
+                black_box(turn());
+            }
+        });
+        measure(&mut make());
+        measured.store(true, Ordering::Relaxed);
+    });
 }
 
 /// Encoded anew each time, as a broadcast is: a 128-byte text.
@@ -99,6 +142,6 @@ impl Queues {
 criterion_group! {
     name = benches;
     config = Criterion::default().sample_size(20).warm_up_time(Duration::from_millis(500)).measurement_time(Duration::from_secs(2));
-    targets = fan_out
+    targets = fan_out, on_two_cores
 }
 criterion_main!(benches);
