@@ -3,6 +3,10 @@
 // Unsafe code has one place, the worker layer, and each block there its argument.
 #[forbid(unsafe_code)]
 mod api;
+#[cfg(feature = "bench")]
+#[doc(hidden)]
+#[forbid(unsafe_code)]
+pub mod bench;
 #[forbid(unsafe_code)]
 mod error;
 #[forbid(unsafe_code)]

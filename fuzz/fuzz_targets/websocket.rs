@@ -12,11 +12,7 @@ fuzz_target!(|data: &[u8]| {
         return;
     };
     let rules = Rules {
-        role: if role & 1 == 0 {
-            Role::Server
-        } else {
-            Role::Client
-        },
+        role: if role & 1 == 0 { Role::Server } else { Role::Client },
         // Small, so that inputs of a few bytes reach the limits.
         message_bytes_max: 300,
         fragments_max: 4,
@@ -51,10 +47,7 @@ fn read(pieces: &[&[u8]], rules: &Rules) -> Outcome {
                 Err(error) => return (items, Err(error)),
             }
         }
-        assert!(
-            rest.ends_with(input),
-            "a partial frame must stay as it came"
-        );
+        assert!(rest.ends_with(input), "a partial frame must stay as it came");
         rest = input.to_vec();
     }
     (items, Ok(rest))
