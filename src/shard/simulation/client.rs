@@ -550,7 +550,11 @@ impl Link {
         }
         let stream = &mut out.network.streams[at];
         match out.random.below(6) {
-            0 => stream.to_server.extend(out.random.bytes(60)),
+            // Random bytes behind one that cannot begin a frame: else they might, and swallow what is said later.
+            0 => {
+                stream.to_server.push_back(0xf0);
+                stream.to_server.extend(out.random.bytes(60));
+            }
             1 => stream.to_server.extend([0x81, 0x01, b'3']),
             2 => stream.to_server.extend([0x82, 0xff, 0, 0, 0, 1, 0, 0, 0, 0, 1, 2, 3, 4]),
             3 => send_frame(stream, 1, &[0xff, 0xfe], out.random),
