@@ -29,8 +29,8 @@ use std::time::Duration;
 const SILENCE: Duration = Duration::from_secs(30);
 /// The warm-up ends when no client heard its first test message for so long.
 const UNHEARD: Duration = Duration::from_secs(10);
-/// The drain ends when nothing arrived for so long.
-const GRACE: Duration = Duration::from_secs(3);
+/// The drain ends when nothing arrived for so long; what has not come by then is called lost.
+const GRACE: Duration = Duration::from_secs(5);
 /// After the last expected delivery: time for one too many to arrive.
 const SETTLE: Duration = Duration::from_millis(250);
 /// Between the warm-up and the first message: time for the last test message to be over.
