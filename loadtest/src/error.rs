@@ -1,0 +1,240 @@
+//! Error: why a run cannot begin or go on. Each is one line that says what was wrong and what to do about it.
+
+use crate::session::Ending;
+use crate::units;
+use std::fmt;
+use std::net::SocketAddr;
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Error {
+    /// An option, and what is wrong with it.
+    Option {
+        option: &'static str,
+        problem: String,
+    },
+    /// What the parser of flags says.
+    Flags(String),
+    UnknownHost {
+        host: String,
+        cause: String,
+    },
+    Unreachable {
+        address: SocketAddr,
+        cause: String,
+    },
+    TooFewDescriptors {
+        connections: u64,
+        table_limit: u64,
+        wanted: u64,
+    },
+    /// The system has no descriptor left, although the table has.
+    SystemDescriptors {
+        client: u32,
+    },
+    TooFewPorts {
+        connections: u32,
+        ports: u32,
+    },
+    /// A thread could not be given what it needs.
+    System {
+        what: &'static str,
+        cause: String,
+    },
+    /// A client could not connect: the TCP stream.
+    Connect {
+        client: u32,
+        cause: String,
+    },
+    Upgrade {
+        url: String,
+        ending: Ending,
+    },
+    Namespace {
+        namespace: String,
+        message: String,
+    },
+    /// A client was ended before the first message.
+    Ended {
+        client: u32,
+        ending: Ending,
+    },
+    /// Clients were ended while messages were counted.
+    Closed {
+        count: u64,
+        connections: u32,
+        client: u32,
+        ending: Ending,
+    },
+    /// Connections that nobody answered.
+    Silent {
+        ready: u32,
+        connections: u32,
+        seconds: u64,
+    },
+    /// Clients that no test message reached.
+    Unheard {
+        heard: u32,
+        connections: u32,
+        way: String,
+        seconds: u64,
+    },
+    PublishRefused {
+        line: String,
+    },
+    Publisher {
+        cause: String,
+    },
+    Report {
+        path: String,
+        cause: String,
+    },
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        use Error as E;
+        match self {
+            E::Option { option, problem } => write!(out, "{option}: {problem}"),
+            E::Flags(text) => write!(out, "{text}; see loadtest --help"),
+            E::UnknownHost { host, cause } => {
+                write!(out, "the host '{host}' has no address ({cause}); correct the URL")
+            }
+            E::Unreachable { address, cause } => {
+                write!(out, "cannot reach {address}: {cause}; start the server or correct the URL")
+            }
+            E::TooFewDescriptors { connections, table_limit, wanted } => write!(
+                out,
+                "{} connections do not fit into descriptor tables of {table_limit}; \
+                 raise the limit with: ulimit -n {wanted}",
+                units::count(*connections)
+            ),
+            E::SystemDescriptors { client } => write!(
+                out,
+                "no descriptor is left for connection {client}; raise the limit with: sysctl -w fs.file-max=2000000"
+            ),
+            E::TooFewPorts { connections, ports } => write!(
+                out,
+                "{} connections need more local ports than the {} that there are; \
+                 widen the range with: sysctl -w net.ipv4.ip_local_port_range=\"1024 65535\"",
+                units::count((*connections).into()),
+                units::count((*ports).into())
+            ),
+            E::System { what, cause } => write!(out, "{what}: {cause}; run with fewer --connections"),
+            E::Connect { client, cause } => {
+                write!(
+                    out,
+                    "connection {client} failed: {cause}; connect more slowly with --ramp, or see the server's log"
+                )
+            }
+            E::Upgrade { url, ending } => {
+                write!(out, "no Socket.IO over WebSocket at {url}: {ending}; correct the URL, path included")
+            }
+            E::Namespace { namespace, message } => write!(
+                out,
+                "the server refused namespace '{namespace}': {message}; choose one that it has with --namespace"
+            ),
+            E::Ended { client, ending } => {
+                write!(out, "connection {client} ended before the first message: {ending}; see the server's log")
+            }
+            E::Closed { count, connections, client, ending } => write!(
+                out,
+                "{} of {} connections ended during the run, the first was connection {client}: {ending}; \
+                 see the server's log",
+                units::count(*count),
+                units::count((*connections).into())
+            ),
+            E::Silent { ready, connections, seconds } => write!(
+                out,
+                "only {} of {} connections were answered and no more in {seconds} s; \
+                 connect more slowly with --ramp, or see the server's log",
+                units::count((*ready).into()),
+                units::count((*connections).into())
+            ),
+            E::Unheard { heard, connections, way, seconds } => write!(
+                out,
+                "only {} of {} connections received a test message and no more in {seconds} s; \
+                 the server must answer {way} with an event 'msg' to all of them",
+                units::count((*heard).into()),
+                units::count((*connections).into())
+            ),
+            E::PublishRefused { line } => write!(
+                out,
+                "POST /api/publish was answered with '{line}'; \
+                 publish through a client with --publish event:NAME, or switch the server's API on"
+            ),
+            E::Publisher { cause } => write!(out, "publishing failed: {cause}; see the server's log"),
+            E::Report { path, cause } => write!(out, "cannot write the report to {path}: {cause}; correct --json"),
+        }
+    }
+}
+
+impl Error {
+    /// What the end of a client means before anything was counted.
+    pub fn from_ending(client: u32, ending: Ending, url: &str, namespace: &str) -> Error {
+        match ending {
+            Ending::NamespaceRefused(message) => Error::Namespace { namespace: namespace.to_owned(), message },
+            Ending::Refused(_) | Ending::NotHttp | Ending::WrongAcceptKey => {
+                Error::Upgrade { url: url.to_owned(), ending }
+            }
+            ending => Error::Ended { client, ending },
+        }
+    }
+}
+
+/// A system error in the fewest words: `connection refused`.
+pub fn cause(error: &std::io::Error) -> String {
+    let text = error.to_string();
+    let text = text.split(" (os error").next().unwrap_or_default();
+    let mut letters = text.chars();
+    letters.next().map(|first| first.to_lowercase().chain(letters).collect()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_lines() {
+        let ending = Ending::Closed(Some(1001));
+        let table = [
+            (
+                Error::from_ending(3, Ending::NamespaceRefused("Invalid namespace".into()), "", "/x"),
+                "the server refused namespace '/x': Invalid namespace; choose one that it has with --namespace",
+            ),
+            (
+                Error::from_ending(3, Ending::Refused("HTTP/1.1 404 Not Found".into()), "http://h:1/socket.io/", "/"),
+                "no Socket.IO over WebSocket at http://h:1/socket.io/: the upgrade was answered with \
+                 'HTTP/1.1 404 Not Found'; correct the URL, path included",
+            ),
+            (
+                Error::from_ending(3, ending.clone(), "", "/"),
+                "connection 3 ended before the first message: the server closed with code 1001; see the server's log",
+            ),
+            (
+                Error::Closed { count: 12, connections: 1000, client: 3, ending },
+                "12 of 1,000 connections ended during the run, the first was connection 3: \
+                 the server closed with code 1001; see the server's log",
+            ),
+            (
+                Error::Silent { ready: 7, connections: 1000, seconds: 30 },
+                "only 7 of 1,000 connections were answered and no more in 30 s; \
+                 connect more slowly with --ramp, or see the server's log",
+            ),
+            (
+                Error::Unheard { heard: 0, connections: 10, way: "the event 'pub'".into(), seconds: 10 },
+                "only 0 of 10 connections received a test message and no more in 10 s; \
+                 the server must answer the event 'pub' with an event 'msg' to all of them",
+            ),
+            (
+                Error::SystemDescriptors { client: 9 },
+                "no descriptor is left for connection 9; raise the limit with: sysctl -w fs.file-max=2000000",
+            ),
+        ];
+        table.iter().for_each(|(error, text)| assert_eq!(error.to_string(), *text));
+    }
+
+    #[test]
+    fn causes_are_short() {
+        assert_eq!(cause(&std::io::Error::from_raw_os_error(libc::ECONNREFUSED)), "connection refused");
+    }
+}

@@ -1,0 +1,172 @@
+//! Health: whether a thread of ours kept up, or was what made the deliveries late.
+//!
+//! Three signs. *Busy*: the share of the time in which the thread ran, or wanted to and had no core; a thread that never
+//! rests measures itself. *Waiting* for a core, by message: on a core shared with the server, deliveries wait until the
+//! server has sent to everyone, and the first receiver looks as late as the last. *Lag*: how long something may have waited to be read because the thread was reading others;
+//! it starts when a poll returns, ends with the turn, and goes on through the next when the poll was full.
+//!
+//! Slowness of ours only ever makes delays longer. So a limit that holds in an invalid run does hold, and counts are
+//! exact in any; only "the server was slower than that" cannot be said.
+
+use crate::clock::Nanos;
+use crate::tally::Times;
+use std::fs;
+
+/// Running and waiting for a core, of the calling thread so far.
+#[derive(Clone, Copy, Default)]
+pub struct Spent {
+    running: Nanos,
+    waiting: Nanos,
+}
+
+impl Spent {
+    /// `None` where the kernel keeps no such figures.
+    pub fn now() -> Option<Spent> {
+        Self::parse(&fs::read_to_string("/proc/thread-self/schedstat").ok()?)
+    }
+
+    fn parse(text: &str) -> Option<Spent> {
+        let mut numbers = text.split_whitespace().map(str::parse);
+        Some(Spent { running: numbers.next()?.ok()?, waiting: numbers.next()?.ok()? })
+    }
+}
+
+/// One thread's health while messages were published.
+#[derive(Clone, Default)]
+pub struct Health {
+    pub lag: Times,
+    began: Option<(Nanos, Spent)>,
+    /// Shares of the time, 1.0 is all of it.
+    pub cpu: f64,
+    pub busy: f64,
+    /// How long the thread wanted to run and had no core.
+    pub waited: Nanos,
+    behind_since: Option<Nanos>,
+    watching: bool,
+}
+
+impl Health {
+    pub fn begin(&mut self, now: Nanos) {
+        self.watching = true;
+        self.began = Spent::now().map(|spent| (now, spent));
+    }
+
+    pub fn end(&mut self, now: Nanos) {
+        self.watching = false;
+        let Some(((began, before), after)) = self.began.take().zip(Spent::now()) else { return };
+        let time = now.saturating_sub(began).max(1) as f64;
+        self.cpu = (after.running - before.running) as f64 / time;
+        self.waited = after.waiting - before.waiting;
+        self.busy = self.cpu + self.waited as f64 / time;
+    }
+
+    pub fn watching(&self) -> bool {
+        self.watching
+    }
+
+    /// A turn began at `woke` and ended at `now`; it read `ready` streams, and a poll tells at most `ready_max`.
+    pub fn turn(&mut self, woke: Nanos, now: Nanos, ready: usize, ready_max: usize) {
+        let since = self.behind_since.unwrap_or(woke);
+        self.behind_since = (ready == ready_max).then_some(since);
+        if self.watching && ready > 0 {
+            self.lag.record(now - since);
+        }
+    }
+}
+
+/// A thread that is busy for more than this share of the time is the bottleneck.
+const BUSY_MAX: f64 = 0.9;
+/// Waiting, lag and lateness count when they are more than this…
+const LAG_MIN: Nanos = 5_000_000;
+/// …and more than this share of the median time to the last receiver.
+const LAG_SHARE_MAX: f64 = 0.5;
+
+/// Why the run says more about the generator than about the server; `None` when it does not.
+pub fn bottleneck(threads: &[Health], messages: u32, late: &Times, last: &Times) -> Option<String> {
+    use crate::units::nanos;
+    let last = last.at(0.5);
+    let too_long = |time: Nanos| time > LAG_MIN && time as f64 > last as f64 * LAG_SHARE_MAX;
+    let busiest = threads.iter().map(|health| health.busy).fold(0.0, f64::max);
+    let lag = threads.iter().map(|health| health.lag.at(0.99)).max().unwrap_or(0);
+    let percent = busiest * 100.0;
+    if busiest > BUSY_MAX {
+        return Some(format!("a thread of the generator was busy or waited for a core {percent:.0} % of the time"));
+    }
+    let waited = threads.iter().map(|health| health.waited).max().unwrap_or(0) / u64::from(messages.max(1));
+    if too_long(waited) {
+        let (waited, last) = (nanos(waited), nanos(last));
+        return Some(format!(
+            "a thread of the generator waited {waited} for a core per message, last receivers had {last} (p50)"
+        ));
+    }
+    if too_long(lag) {
+        return Some(format!(
+            "the generator read with a lag of {} (p99), last receivers had {} (p50)",
+            nanos(lag),
+            nanos(last)
+        ));
+    }
+    let late = late.at(0.99);
+    too_long(late).then(|| {
+        format!("the generator published {} late (p99), last receivers had {} (p50)", nanos(late), nanos(last))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MILLI: Nanos = 1_000_000;
+
+    fn times(time: Nanos) -> Times {
+        let mut times = Times::default();
+        times.record(time);
+        times
+    }
+
+    #[test]
+    fn lag_goes_on_through_full_polls() {
+        let mut health = Health::default();
+        health.turn(0, MILLI, 8, 8);
+        health.begin(0);
+        health.turn(MILLI, 3 * MILLI, 8, 8);
+        health.turn(3 * MILLI, 4 * MILLI, 7, 8);
+        health.turn(8 * MILLI, 8 * MILLI, 0, 8);
+        health.turn(9 * MILLI, 10 * MILLI, 1, 8);
+        let lags = (health.lag.samples(), health.lag.max(), health.lag.at(0.0));
+        assert_eq!((lags.0, lags.1 / MILLI, lags.2 / MILLI), (3, 4, 1));
+    }
+
+    #[test]
+    fn a_generator_that_cannot_keep_up_says_so() {
+        let health = |busy, lag| Health { busy, lag: times(lag), ..Health::default() };
+        let (quick, slow) = (times(MILLI), times(100 * MILLI));
+        assert_eq!(bottleneck(&[health(0.5, MILLI)], 1, &quick, &slow), None);
+        assert_eq!(bottleneck(&[health(0.5, 40 * MILLI)], 1, &quick, &slow), None, "less than half");
+        assert_eq!(bottleneck(&[health(0.5, 4 * MILLI)], 1, &quick, &quick), None, "too short to matter");
+        for (health, late, last, word) in [
+            (health(0.95, MILLI), &quick, &slow, "busy"),
+            (health(0.5, 80 * MILLI), &quick, &slow, "lag"),
+            (health(0.5, MILLI), &slow, &slow, "late"),
+        ] {
+            let reason = bottleneck(&[Health::default(), health], 1, late, last);
+            assert!(reason.is_some_and(|reason| reason.contains(word)), "{word}");
+        }
+    }
+
+    #[test]
+    fn waiting_for_a_core_counts_per_message() {
+        let waiting = [Health { waited: 700 * MILLI, ..Health::default() }];
+        let (quick, slow) = (times(MILLI), times(12 * MILLI));
+        assert_eq!(bottleneck(&waiting, 200, &quick, &slow), None);
+        let reason = bottleneck(&waiting, 100, &quick, &slow).expect("7 ms of 12 ms");
+        assert!(reason.starts_with("a thread of the generator waited 7.00 ms for a core per message"), "{reason}");
+    }
+
+    #[test]
+    fn the_kernel_tells_what_a_thread_spent() {
+        let spent = Spent::parse("123 456 7\n").expect("three numbers");
+        assert_eq!((spent.running, spent.waiting), (123, 456));
+        assert!(Spent::parse("").is_none());
+    }
+}

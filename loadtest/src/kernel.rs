@@ -1,0 +1,53 @@
+//! Kernel: the three things that we ask of Linux and that have no safe name in Rust. All of loadtest's unsafe is here.
+//!
+//! Not here: everything else about descriptors; see `tables`.
+
+#![allow(unsafe_code)]
+
+use socket2::Socket;
+use std::io;
+use std::os::fd::AsRawFd;
+
+/// Gives the calling thread a descriptor table of its own, a copy of the one that it shared until now.
+///
+/// From here on a number means one descriptor in this thread and another one elsewhere. So a thread calls this first,
+/// and whatever it opens later never leaves it: not to another thread, not even to be dropped there.
+pub fn own_table() -> io::Result<()> {
+    // SAFETY: the call takes no pointer and touches no memory of ours. What it can break is I/O safety: an `OwnedFd`
+    // moved to or from another thread would name the wrong descriptor. Callers keep the rule above: clients' streams
+    // and polls are made and dropped inside `crowd::Crowd::run`, and only counts leave it.
+    checked(unsafe { libc::unshare(libc::CLONE_FILES) })
+}
+
+/// Raises the soft limit of descriptors per table to the hard one, and says what it is now.
+pub fn raise_table_limit() -> io::Result<u64> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the pointer is to a live `rlimit`, which the kernel fills.
+    checked(unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) })?;
+    limit.rlim_cur = limit.rlim_max;
+    // SAFETY: the pointer is to a live `rlimit`, which the kernel reads.
+    checked(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limit) })?;
+    Ok(limit.rlim_cur)
+}
+
+/// Lets `bind` to an address leave the choice of the port to `connect`, which may use one port towards many servers
+/// and reuse one that still lingers from the last run; `bind` alone would run out of ports too early.
+pub fn choose_port_on_connect(socket: &Socket) -> io::Result<()> {
+    let on: libc::c_int = 1;
+    let length = size_of_val(&on) as libc::socklen_t;
+    // SAFETY: the pointer is to a live integer of the told length, which the kernel reads; the descriptor is open for
+    // as long as `socket` is borrowed.
+    checked(unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_IP,
+            libc::IP_BIND_ADDRESS_NO_PORT,
+            (&raw const on).cast(),
+            length,
+        )
+    })
+}
+
+fn checked(result: libc::c_int) -> io::Result<()> {
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}

@@ -1,0 +1,168 @@
+//! Options: the flags as they are written.
+
+use clap::Parser;
+use clap::error::ErrorKind;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::error::Error;
+use crate::limits::{self, Limit};
+use crate::target::Target;
+use crate::units;
+
+/// Measures what a Socket.IO server delivers: every message to every client counted, the last receiver timed.
+#[derive(Clone, Debug, Parser)]
+#[command(
+    name = "loadtest",
+    version,
+    after_help = "Exit code: 0 all was delivered and every limit kept; 1 something was lost, doubled or reordered, \
+                  or a limit broken;\n2 the run could not be done; 130 interrupted."
+)]
+pub struct Options {
+    /// The server, as http://HOST:PORT; a path replaces /socket.io/
+    #[arg(value_name = "URL", value_parser = Target::parse)]
+    pub target: Target,
+
+    /// How many clients connect
+    #[arg(long, short, value_name = "N", default_value = "1000", value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
+    pub connections: u32,
+
+    /// How many connections are begun per second, at most
+    #[arg(long, value_name = "RATE", default_value = "2000/s", value_parser = units::parse_rate)]
+    pub ramp: f64,
+
+    /// The room that every client joins (it emits `join` with this name) and that is published to; without it, everyone
+    #[arg(long, value_name = "NAME")]
+    pub room: Option<String>,
+
+    /// Messages published per second
+    #[arg(long, value_name = "RATE", default_value = "10/s", value_parser = units::parse_rate)]
+    pub rate: f64,
+
+    /// The length of a message's string, in bytes; 36 at least
+    #[arg(long, value_name = "BYTES", default_value = "200", value_parser = units::parse_bytes)]
+    pub size: usize,
+
+    /// How long messages are published
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = units::parse_duration)]
+    pub duration: Duration,
+
+    /// `http`: POST /api/publish; `event:NAME`: a client emits NAME with the string, and the server relays it as `msg`
+    #[arg(long, value_name = "WAY", default_value = "http", value_parser = parse_publish)]
+    pub publish: Publish,
+
+    /// The namespace that every client connects to
+    #[arg(long, value_name = "NAME", default_value = "/", value_parser = parse_namespace)]
+    pub namespace: String,
+
+    /// What the run must keep, like 'last-p99<100ms,lost=0'
+    #[arg(long, value_name = "LIMITS", value_parser = parse_limits)]
+    pub limit: Option<Limits>,
+
+    /// Write the report to this file, as JSON
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Publish {
+    Http,
+    Event(String),
+}
+
+/// Several limits behind one flag. Its own type, because clap would take a plain `Vec` for a repeated flag.
+#[derive(Clone, Debug)]
+pub struct Limits(pub Vec<Limit>);
+
+impl Options {
+    /// The flags of this process. Help and version are printed here, and end it.
+    pub fn read() -> Result<Options, Error> {
+        Options::try_parse().map_err(|error| match error.kind() {
+            ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => error.exit(),
+            _ => Error::Flags(one_line(&error.to_string())),
+        })
+    }
+}
+
+/// What clap says over several lines, without the usage.
+fn one_line(text: &str) -> String {
+    let mut line = String::new();
+    for part in text.lines().map(str::trim).take_while(|part| !part.starts_with("Usage:")) {
+        if part.is_empty() || part.starts_with("For more information") {
+            continue;
+        }
+        line += match line.as_str() {
+            "" => "",
+            so_far if so_far.ends_with(':') => " ",
+            _ => "; ",
+        };
+        line += part.strip_prefix("error: ").unwrap_or(part);
+    }
+    line
+}
+
+fn parse_publish(text: &str) -> Result<Publish, String> {
+    match text.strip_prefix("event:") {
+        Some(name) if !name.is_empty() => Ok(Publish::Event(name.to_owned())),
+        None if text == "http" => Ok(Publish::Http),
+        _ => Err("write http or event:NAME".to_owned()),
+    }
+}
+
+fn parse_namespace(text: &str) -> Result<String, String> {
+    let wrong = !text.starts_with('/') || text.contains([',', '?']);
+    if wrong { Err("write a namespace as /NAME, without , and ?".to_owned()) } else { Ok(text.to_owned()) }
+}
+
+fn parse_limits(text: &str) -> Result<Limits, String> {
+    limits::parse(text).map(Limits)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(flags: &[&str]) -> Result<Options, String> {
+        Options::try_parse_from(["loadtest"].iter().chain(flags)).map_err(|error| one_line(&error.to_string()))
+    }
+
+    #[test]
+    fn all_flags_together() {
+        let flags = "http://h:1 --connections 5 --ramp 10/s --room a --rate 2 --size 1k --duration 3s \
+                     --publish event:pub --namespace /x --json f --limit lost=0";
+        let options = read(&flags.split_whitespace().collect::<Vec<_>>()).expect("all are flags");
+        assert_eq!((options.connections, options.ramp, options.rate, options.size), (5, 10.0, 2.0, 1024));
+        assert_eq!(options.publish, Publish::Event("pub".to_owned()));
+    }
+
+    #[test]
+    fn a_wrong_flag_is_one_line() {
+        let table: [(&[&str], &str); 7] = [
+            (&[], "the following required arguments were not provided: <URL>"),
+            (
+                &["http://h", "--conections", "1"],
+                "unexpected argument '--conections' found; tip: a similar argument exists: '--connections'",
+            ),
+            (
+                &["http://h", "--rate", "fast"],
+                "invalid value 'fast' for '--rate <RATE>': write a rate as 10 or 10/s, above zero",
+            ),
+            (
+                &["http://h", "--publish", "smoke"],
+                "invalid value 'smoke' for '--publish <WAY>': write http or event:NAME",
+            ),
+            (
+                &["http://h", "--namespace", "x"],
+                "invalid value 'x' for '--namespace <NAME>': write a namespace as /NAME, without , and ?",
+            ),
+            (&["h"], "invalid value 'h' for '<URL>': 'h' is no URL; write http://HOST:PORT"),
+            (
+                &["http://h", "--limit", "lost=x"],
+                "invalid value 'lost=x' for '--limit <LIMITS>': 'lost=x' needs a whole number, like lost=0",
+            ),
+        ];
+        for (flags, line) in table {
+            assert_eq!(read(flags).map(|_| ()), Err(line.to_owned()));
+        }
+    }
+}

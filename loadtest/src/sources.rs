@@ -1,0 +1,83 @@
+//! Sources: the local address that each connection comes from.
+//!
+//! One local address has only so many ports towards one server. A loopback server can be reached from all of
+//! 127.0.0.0/8, so there the connections are spread over 127.0.0.2, 127.0.0.3, … by themselves. Towards another host
+//! the machine's own address is used, and its ports are the limit.
+
+use crate::error::Error;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::ops::RangeInclusive;
+
+const PORT_RANGE: &str = "/proc/sys/net/ipv4/ip_local_port_range";
+/// Linux's own default, for when the file cannot be read.
+const PORT_RANGE_DEFAULT: RangeInclusive<u16> = 32_768..=60_999;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sources {
+    /// The kernel chooses the address.
+    Own,
+    /// The first so many connections come from 127.0.0.2, the next from 127.0.0.3, and so on.
+    Loopback { connections_each: u32 },
+}
+
+impl Sources {
+    pub fn choose(server: SocketAddr, connections: u32) -> Result<Sources, Error> {
+        let text = std::fs::read_to_string(PORT_RANGE).unwrap_or_default();
+        Self::with_ports(server, connections, parse_range(&text).unwrap_or(PORT_RANGE_DEFAULT))
+    }
+
+    fn with_ports(server: SocketAddr, connections: u32, range: RangeInclusive<u16>) -> Result<Sources, Error> {
+        let ports = range.len() as u32;
+        match server.ip() {
+            // Three of four ports: the search for a free one is slow among few, and others want some too.
+            IpAddr::V4(ip) if ip.is_loopback() => Ok(Sources::Loopback { connections_each: (ports / 4 * 3).max(1) }),
+            _ if connections > ports => Err(Error::TooFewPorts { connections, ports }),
+            _ => Ok(Sources::Own),
+        }
+    }
+
+    pub fn address(self, client: u32) -> Option<Ipv4Addr> {
+        match self {
+            Sources::Own => None,
+            Sources::Loopback { connections_each } => {
+                Some(Ipv4Addr::from_bits(Ipv4Addr::new(127, 0, 0, 2).to_bits() + client / connections_each))
+            }
+        }
+    }
+}
+
+fn parse_range(text: &str) -> Option<RangeInclusive<u16>> {
+    let (low, high) = text.trim().split_once(char::is_whitespace)?;
+    Some(low.parse().ok()?..=high.trim().parse().ok()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_loopback_server_is_reached_from_many_addresses() {
+        let server = SocketAddr::from(([127, 0, 0, 1], 3000));
+        let sources = Sources::with_ports(server, 100_000, 1..=40_000).expect("there is room");
+        let addresses = [0, 29_999, 30_000, 99_999].map(|client| sources.address(client).map(|ip| ip.octets()[3]));
+        assert_eq!(addresses, [Some(2), Some(2), Some(3), Some(5)]);
+    }
+
+    #[test]
+    fn another_host_has_only_our_ports() {
+        let server = SocketAddr::from(([192, 0, 2, 1], 3000));
+        assert_eq!(Sources::with_ports(server, 28_232, PORT_RANGE_DEFAULT), Ok(Sources::Own));
+        let error = Sources::with_ports(server, 28_233, PORT_RANGE_DEFAULT).expect_err("one too many");
+        assert_eq!(
+            error.to_string(),
+            "28,233 connections need more local ports than the 28,232 that there are; \
+             widen the range with: sysctl -w net.ipv4.ip_local_port_range=\"1024 65535\""
+        );
+    }
+
+    #[test]
+    fn the_kernel_writes_the_range_with_a_tab() {
+        assert_eq!(parse_range("32768\t60999\n"), Some(32_768..=60_999));
+        assert_eq!(parse_range("many"), None);
+    }
+}
