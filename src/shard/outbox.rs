@@ -52,13 +52,12 @@ impl Outbox {
         if self.run == EMPTY {
             return;
         }
-        let segment = runs.segment(self.run);
-        runs.release(std::mem::take(&mut self.run));
-        debug_assert!(sent < segment.wire.len() && (sent == 0 || self.backlog.is_none()));
+        debug_assert!(sent < runs.bytes(self.run) && (sent == 0 || self.backlog.is_none() && !runs.is_heavy(self.run)));
         let backlog = self.backlog.get_or_insert_default();
-        backlog.bytes += segment.wire.len() - sent;
+        backlog.bytes += runs.bytes(self.run) - sent;
         backlog.offset += sent;
-        backlog.segments.push_back(segment);
+        backlog.segments.extend(runs.segments(self.run));
+        runs.release(std::mem::take(&mut self.run));
         self.invariants();
     }
 

@@ -23,6 +23,10 @@ use bytes::Bytes;
 use std::rc::Rc;
 use std::sync::Arc;
 
+/// Packets larger than this on average are not laid end to end. Copying them would cost more than the writes it saves,
+/// and where clients fall behind each at its own pace, each would hold a copy of its own.
+const LAID_OUT_BYTES_MAX: usize = 1024;
+
 /// Names a run. [`EMPTY`] is owed nothing.
 pub type Run = u32;
 pub const EMPTY: Run = 0;
@@ -102,6 +106,12 @@ impl Runs {
         self.nodes[run as usize].depth
     }
 
+    /// Whether the run is better written packet by packet; see [`LAID_OUT_BYTES_MAX`].
+    pub fn is_heavy(&self, run: Run) -> bool {
+        let node = &self.nodes[run as usize];
+        node.depth > 1 && node.bytes > node.depth as usize * LAID_OUT_BYTES_MAX
+    }
+
     /// Lays the run's packets end to end, unless that has been done or there is only one.
     pub fn seal(&mut self, run: Run) {
         if self.nodes[run as usize].depth > 1 {
@@ -119,8 +129,16 @@ impl Runs {
         }
     }
 
-    /// The run for those who keep it beyond the turn.
-    pub fn segment(&mut self, run: Run) -> Rc<Segment> {
+    /// The run for those who keep it beyond the turn: in one piece, or in one for each packet.
+    pub fn segments(&mut self, run: Run) -> Vec<Rc<Segment>> {
+        if !self.is_heavy(run) {
+            return vec![self.segment(run)];
+        }
+        let alone = |packet: Arc<Prepared>| Segment { wire: packet.websocket().clone(), packets: Box::new([packet]) };
+        self.path(run).into_iter().map(|packet| Rc::new(alone(packet))).collect()
+    }
+
+    fn segment(&mut self, run: Run) -> Rc<Segment> {
         if let Some(sealed) = &self.nodes[run as usize].sealed {
             return Rc::clone(sealed);
         }
@@ -129,7 +147,8 @@ impl Runs {
         segment
     }
 
-    fn lay_out(&self, run: Run) -> Segment {
+    /// The run's packets, in order.
+    fn path(&self, run: Run) -> Vec<Arc<Prepared>> {
         let mut packets = Vec::with_capacity(self.nodes[run as usize].depth as usize);
         let mut at = run;
         while let Node { parent, packet: Some(packet), .. } = &self.nodes[at as usize] {
@@ -137,6 +156,11 @@ impl Runs {
             at = *parent;
         }
         packets.reverse();
+        packets
+    }
+
+    fn lay_out(&self, run: Run) -> Segment {
+        let packets = self.path(run);
         let wire = match &packets[..] {
             [only] => only.websocket().clone(),
             all => {
@@ -250,6 +274,18 @@ mod tests {
         runs.seal(run);
         assert_eq!(runs.wire(run).as_ptr(), packet.websocket().as_ptr());
         assert_eq!(runs.segment(run).wire.as_ptr(), packet.websocket().as_ptr());
+    }
+
+    #[test]
+    fn large_packets_are_never_copied() {
+        let mut runs = Runs::default();
+        let large = packet(&"x".repeat(2 * LAID_OUT_BYTES_MAX));
+        let mut run = EMPTY;
+        runs.step(&large).extend(&mut run);
+        runs.step(&large).extend(&mut run);
+        let segments = runs.segments(run);
+        assert_eq!(segments.len(), 2);
+        assert!(segments.iter().all(|segment| segment.wire.as_ptr() == large.websocket().as_ptr()));
     }
 
     #[test]

@@ -53,7 +53,7 @@ impl Shard {
         }
         match session.transport {
             Transport::WebSocket { conn, blocked: false } => {
-                if session.outbox.has_backlog() {
+                if session.outbox.has_backlog() || self.runs.is_heavy(session.outbox.run) {
                     session.outbox.keep(&mut self.runs, 0);
                 } else {
                     self.runs.seal(session.outbox.run);
@@ -108,10 +108,10 @@ impl Shard {
         self.counters.written += session.outbox.advance(bytes) as u64;
         if bytes < offered {
             self.block(key);
+            self.evict_if_behind(key);
         } else if !session.outbox.is_empty() {
             self.mark_dirty(key);
         }
-        self.evict_if_behind(key);
     }
 
     fn block(&mut self, key: Key<Session>) {
