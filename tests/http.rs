@@ -20,6 +20,8 @@ use support::{Running, settings};
 const POLLING: &str = "/socket.io/?EIO=4&transport=polling";
 const WEBSOCKET: &str = "/socket.io/?EIO=4&transport=websocket";
 
+type Headers = &'static [(&'static str, &'static str)];
+
 /// A server that echoes the event `echo` and tells how its sockets end.
 struct Fixture {
     io: Io,
@@ -33,7 +35,7 @@ impl Fixture {
         let (sender, ends) = channel();
         io.of("/")
             .on_event("echo", |socket: Socket, all: Args| drop(socket.emit("echo", &all)))
-            .on_disconnect(move |_: Socket, reason| drop(sender.send(reason)));
+            .on_disconnect(move |_: Socket, reason| _ = sender.send(reason));
         Fixture { server: Running::io(&io), io, ends }
     }
 
@@ -305,7 +307,7 @@ fn an_empty_sid_is_none() {
 #[test]
 fn the_answer_to_a_websocket_handshake_accepts_the_key_and_the_first_sub_protocol() {
     let fixture = Fixture::new(settings());
-    let offers: [(&[(&str, &str)], Option<&str>); 4] = [
+    let offers: [(Headers, Option<&str>); 4] = [
         (&[], None),
         (&[("Sec-WebSocket-Protocol", "chat")], Some("chat")),
         (&[("Sec-WebSocket-Protocol", "graph, chat,mqtt")], Some("graph")),
@@ -384,6 +386,16 @@ impl tower_service::Service<http::Request<hyper::body::Incoming>> for Routes {
 }
 
 #[test]
+fn a_route_under_the_endpoints_path_is_the_embedders() {
+    let routes_under_path = vec!["client.js".to_owned()];
+    let io = Io::with_settings(Settings { routes_under_path, ..settings() });
+    let server = Running::new(io.listen_with("127.0.0.1:0", Routes).expect("a free port"));
+    assert_eq!(get(server.address(), "/socket.io/client.js").status, 418);
+    assert_eq!(get(server.address(), "/socket.io/client.js.map?EIO=4&transport=polling").status, 200);
+    assert_refused(&get(server.address(), "/socket.io/other.js"), TRANSPORT_UNKNOWN, "the endpoint's");
+}
+
+#[test]
 fn other_paths_reach_the_embedders_service_which_knows_the_peer() {
     let io = Io::with_settings(settings());
     let server = Running::new(io.listen_with("127.0.0.1:0", Routes).expect("a free port"));
@@ -415,7 +427,7 @@ fn a_listed_origin_is_allowed_and_another_is_served_without_the_header() {
     let ask = |target: &str, headers: &[(&str, &str)]| Connection::open(address).request("GET", target, headers, b"");
     let allowed = [Some(GOOD), Some("true"), Some("Origin")];
     let not_allowed = [None, Some("true"), Some("Origin")];
-    let cases: [(&[(&str, &str)], _); 4] = [
+    let cases: [(Headers, _); 4] = [
         (&[("Origin", GOOD)], allowed),
         (&[("Origin", "http://evil.example")], not_allowed),
         (&[("Origin", "http://good.example:81")], not_allowed),

@@ -7,7 +7,7 @@
 //! Invariants: nothing is written outside the target directory; no process outlives its guard.
 //! Not here:   what the clients check (tests/clients/).
 
-#![allow(dead_code, unused_imports, reason = "each integration test uses its own part")]
+#![allow(dead_code, reason = "each integration test uses its own part")]
 
 pub mod http;
 mod install;
@@ -20,7 +20,9 @@ pub mod websocket;
 pub use install::{node, python};
 #[allow(unused_imports, reason = "each integration test uses its own part")]
 pub use process::run_suite;
+#[allow(unused_imports, reason = "each integration test uses its own part")]
 pub use running::{Running, settings};
+#[allow(unused_imports, reason = "each integration test uses its own part")]
 pub use server::Server;
 
 use std::path::{Path, PathBuf};
