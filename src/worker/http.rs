@@ -239,10 +239,6 @@ impl<A: App + 'static> Connection<A> {
     // ---- WebSocket
 
     async fn websocket(self: &Rc<Self>, settings: &Settings, mut request: Request<Incoming>) -> Response<Body> {
-        let accept = match check_websocket(request.headers()) {
-            Ok(accept) => accept,
-            Err(why) => return bad_upgrade(why),
-        };
         let query = Query::parse(request.uri().query().unwrap_or_default());
         if !is_enabled(settings, &query.transport) {
             return self.refuse_upgrade(Refusal::TransportUnknown);
@@ -272,6 +268,10 @@ impl<A: App + 'static> Connection<A> {
         if let Err(refusal) = admitted {
             return self.refuse_upgrade(refusal);
         }
+        let accept = match check_websocket(request.headers()) {
+            Ok(accept) => accept,
+            Err(why) => return bad_upgrade(why),
+        };
         let protocol = request.headers().get(header::SEC_WEBSOCKET_PROTOCOL).and_then(first_protocol);
         let handshake = self.handshake(&request);
         let upgrade = hyper::upgrade::on(&mut request);

@@ -1,21 +1,28 @@
-//! Support: what tests with foreign clients share. A server to talk to, clients to talk with, a way to run them.
+//! Support: what the integration tests share. A server to talk to, clients to talk with, a way to run them.
 //!
 //! `Server` is a guard: it starts the `conformance` example on a free port and stops it when dropped.
 //! `node` and `python` give a command with its packages installed; `run_suite` runs it, with a deadline.
+//! `Running` guards a server inside the test's own process; `http` and `websocket` are peers that show every byte.
 //!
 //! Invariants: nothing is written outside the target directory; no process outlives its guard.
 //! Not here:   what the clients check (tests/clients/).
 
 #![allow(dead_code, reason = "each integration test uses its own part")]
 
+pub mod http;
 mod install;
 mod process;
+mod running;
 mod server;
+pub mod websocket;
 
 #[allow(unused_imports, reason = "each integration test uses its own part")]
 pub use install::{node, python};
 #[allow(unused_imports, reason = "each integration test uses its own part")]
 pub use process::run_suite;
+#[allow(unused_imports, reason = "each integration test uses its own part")]
+pub use running::{Running, settings};
+#[allow(unused_imports, reason = "each integration test uses its own part")]
 pub use server::Server;
 
 use std::path::{Path, PathBuf};

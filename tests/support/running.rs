@@ -1,0 +1,49 @@
+//! Running: a server inside the test's own process, as a guard. On a free port, closed and awaited when dropped.
+
+use fanfare::engine::Engine;
+use fanfare::{Io, Server, Settings};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+/// The defaults, with two workers wherever the test runs, so that there are always foreign ones.
+pub fn settings() -> Settings {
+    Settings { workers: 2, pin: false, shutdown_grace: Duration::from_millis(500), ..Settings::default() }
+}
+
+pub struct Running {
+    address: SocketAddr,
+    server: Option<Server>,
+}
+
+impl Running {
+    pub fn io(io: &Io) -> Running {
+        Running::new(io.listen("127.0.0.1:0").expect("a free port"))
+    }
+
+    pub fn engine(engine: Engine) -> Running {
+        Running::new(engine.listen("127.0.0.1:0").expect("a free port"))
+    }
+
+    pub fn new(server: Server) -> Running {
+        Running { address: server.address(), server: Some(server) }
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The server itself. From now on its end is the caller's affair.
+    pub fn into_server(mut self) -> Server {
+        self.server.take().expect("taken once")
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let Some(server) = self.server.take() else { return };
+        // A worker that panicked fails the test here, unless the test has failed already.
+        if !std::thread::panicking() {
+            server.close();
+        }
+    }
+}
