@@ -128,7 +128,8 @@ impl Shard {
         self.evict_if_behind(key);
     }
 
-    /// A client that reads, but less than it is sent, goes over the limit just as one that does not read at all.
+    /// A client that reads, but less than it is sent, goes over the limit just as one that does not read at all. Asked
+    /// only when its stream is full: what waits for our own budget is not its fault.
     fn evict_if_behind(&mut self, key: Key<Session>) {
         let session = self.sessions.get(key).expect("the caller has it");
         if session.outbox.backlog_bytes() > self.settings.outbox_bytes_max {
