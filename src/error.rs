@@ -96,6 +96,6 @@ impl std::fmt::Display for CloseReason {
 
 /// The close code of the frame that answers a broken WebSocket rule. An orderly close carries none (the client sees
 /// 1005), as in the reference.
-pub fn close_code(error: websocket::Error) -> Option<u16> {
-    Some(error.close_code())
+pub fn close_code(error: websocket::Error) -> u16 {
+    error.close_code()
 }

@@ -53,6 +53,9 @@ pub struct Incoming<'e> {
 /// | `Fn(Socket, T)` | `T` is the first argument; a tuple takes several; see [`args`](crate::args) |
 /// | `Fn(Socket, T, Ack)`, `Fn(Socket, Ack)` | the same, and the handler answers itself, or never |
 ///
+/// An async closure that uses what it captured takes a copy for each call:
+/// `move |socket: Socket| { let db = db.clone(); async move { … } }`.
+///
 /// Without an [`Ack`] parameter, what the function returns is the answer if the client asked for one: a tuple is several
 /// arguments, `()` none. Where an event has several handlers, only what the last one returns is; and of several answers
 /// the first one is sent.

@@ -86,7 +86,8 @@ impl Namespace {
 
     /// Adds a middleware (`nsp.use` in Socket.IO): run for each CONNECT, in order of registration, before anything
     /// else. An error refuses the client with CONNECT_ERROR. The socket may already join rooms and emit; what it emits
-    /// arrives before the answer to CONNECT.
+    /// arrives before the answer to CONNECT. A socket that is not let in, or leaves before, is not told to
+    /// [`on_disconnect`](Self::on_disconnect)'s handlers: what a middleware reserves it has to release itself.
     pub fn middleware<M>(&self, middleware: impl Middleware<M>) -> &Self {
         self.change(|it| it.middlewares.push(Arc::new(move |socket| middleware.call(socket))))
     }

@@ -59,7 +59,7 @@ pub enum StartError {
         address: SocketAddr,
         error: io::Error,
     },
-    /// The same `Io` listens already.
+    /// The same `Io` listens already, or has: it does so once.
     AlreadyListening,
     /// No thread, poller or descriptor is to be had.
     Resources(io::Error),

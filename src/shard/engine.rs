@@ -288,7 +288,7 @@ impl Shard {
                     // Else what follows would be read as frames, break again, and cut off the answer to the first.
                     conn.deaf = true;
                     self.counters.protocol_errors += 1;
-                    self.break_off(key, CloseReason::TransportError, close_code(error));
+                    self.break_off(key, CloseReason::TransportError, Some(close_code(error)));
                 }
             }
         }

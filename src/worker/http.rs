@@ -270,7 +270,7 @@ impl<A: App + 'static> Connection<A> {
         }
         let accept = match check_websocket(request.headers()) {
             Ok(accept) => accept,
-            Err(why) => return bad_upgrade(why),
+            Err(bad) => return bad.response(),
         };
         let protocol = request.headers().get(header::SEC_WEBSOCKET_PROTOCOL).and_then(first_protocol);
         let handshake = self.handshake(&request);
@@ -366,19 +366,42 @@ fn is_enabled(settings: &Settings, transport: &str) -> bool {
     }
 }
 
+/// Whether the request asks for a WebSocket, in both of the headers that say so (RFC 6455, section 4.2.1).
 fn is_websocket(settings: &Settings, headers: &HeaderMap) -> bool {
-    settings.transports.websocket
-        && headers.get(header::UPGRADE).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"))
+    let names = |header: HeaderName, token: &str| {
+        let values = headers.get_all(header).into_iter().filter_map(|value| value.to_str().ok());
+        values.flat_map(|value| value.split(',')).any(|value| value.trim().eq_ignore_ascii_case(token))
+    };
+    settings.transports.websocket && names(header::UPGRADE, "websocket") && names(header::CONNECTION, "upgrade")
 }
 
-/// The handshake's own rules (RFC 6455, section 4.2.1). The accept key, or what is wrong.
-fn check_websocket(headers: &HeaderMap) -> Result<String, &'static str> {
+/// A rule of the WebSocket handshake itself that was broken (RFC 6455, section 4.2.1).
+enum BadHandshake {
+    Version,
+    Key,
+}
+
+impl BadHandshake {
+    fn response(self) -> Response<Body> {
+        match self {
+            BadHandshake::Key => bad_upgrade("Missing or invalid Sec-WebSocket-Key header"),
+            BadHandshake::Version => {
+                let mut response = bad_upgrade("Missing or invalid Sec-WebSocket-Version header");
+                response.headers_mut().insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13, 8"));
+                response
+            }
+        }
+    }
+}
+
+/// The accept key.
+fn check_websocket(headers: &HeaderMap) -> Result<String, BadHandshake> {
     let version = headers.get(header::SEC_WEBSOCKET_VERSION).map(HeaderValue::as_bytes);
     if !matches!(version, Some(b"13" | b"8")) {
-        return Err("Missing or invalid Sec-WebSocket-Version header");
+        return Err(BadHandshake::Version);
     }
     let key = headers.get(header::SEC_WEBSOCKET_KEY).and_then(|key| key.to_str().ok());
-    key.and_then(websocket::accept_key).ok_or("Missing or invalid Sec-WebSocket-Key header")
+    key.and_then(websocket::accept_key).ok_or(BadHandshake::Key)
 }
 
 fn first_protocol(offered: &HeaderValue) -> Option<HeaderValue> {
@@ -437,7 +460,6 @@ fn refusal_response(refusal: Refusal) -> Response<Body> {
 fn bad_upgrade(why: &'static str) -> Response<Body> {
     let mut response = typed(StatusCode::BAD_REQUEST, "text/html", Bytes::from_static(why.as_bytes()));
     response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-    response.headers_mut().insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13, 8"));
     response
 }
 

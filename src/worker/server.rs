@@ -74,6 +74,7 @@ pub fn start<A: App + 'static>(
         let mut seed = [0; 32];
         rand::RngExt::fill(&mut rand::rng(), &mut seed[..]);
         let body = move || {
+            let _ending = Ending(Arc::clone(&mailboxes));
             if let Some(core) = core {
                 core_affinity::set_for_current(core);
             }
@@ -84,6 +85,18 @@ pub fn start<A: App + 'static>(
         threads.push(thread::Builder::new().name(format!("fanfare-{number}")).spawn(body)?);
     }
     Ok(Workers { threads })
+}
+
+/// A worker that panics has broken one of our own promises, and nobody could reach its sessions any more: the others
+/// end too, and whoever waits for the server learns of the panic.
+struct Ending(Arc<[Mailbox]>);
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            shut_down(&self.0);
+        }
+    }
 }
 
 struct Setup<A> {
