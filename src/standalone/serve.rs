@@ -65,9 +65,19 @@ impl fmt::Display for Problem {
 /// Runs the server until it has closed. The code is 0, or 128 and the number of the signal that cut it short.
 pub fn serve(config: &Config) -> Result<ExitCode, Problem> {
     log_to_stderr(config)?;
+    raise_descriptor_limit();
     let bundles = config.server.client_dir.as_deref().map(Bundles::read).transpose().map_err(Problem::Bundles)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Problem::Runtime)?;
     runtime.block_on(run(config, bundles.unwrap_or_default()))
+}
+
+/// Shells usually allow 1,024 descriptors where the system would allow many more, and a client takes one. Only the soft
+/// limit moves, within what the operator allows.
+fn raise_descriptor_limit() {
+    match rlimit::increase_nofile_limit(rlimit::INFINITY) {
+        Ok(descriptors) => tracing::debug!(descriptors, "one connection takes one descriptor"),
+        Err(error) => tracing::warn!(%error, "the limit on descriptors, and so on connections, could not be raised"),
+    }
 }
 
 async fn run(config: &Config, bundles: Bundles) -> Result<ExitCode, Problem> {
