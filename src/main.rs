@@ -3,7 +3,7 @@
 
 use std::process::ExitCode;
 
-// A hundred thousand outboxes come and go: an allocator with arenas of its own for each thread keeps them apart.
+// Connections come and go, and other threads free packets than made them; see docs/decisions, number 11.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

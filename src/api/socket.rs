@@ -22,8 +22,8 @@ use tokio::sync::oneshot;
 
 /// A client's place in one namespace (Socket.IO's `Socket`). Cheap to clone, usable from any thread or runtime.
 ///
-/// On its own worker's thread, so in every handler, it acts at once; from elsewhere it posts to that worker, and acts
-/// soon, in the order of the calls.
+/// On its own worker's thread, so in each of its handlers, it acts at once; from elsewhere it posts to that worker, and
+/// acts soon, in the order of the calls.
 #[derive(Clone)]
 pub struct Socket(Arc<Inner>);
 

@@ -20,8 +20,8 @@
 //!
 //! Invariants: `websocket()` is not empty; `text` and `attachments` are disjoint, rising ranges inside it.
 //! Limits:     4 GiB for one packet (offsets are `u32`). Settings keep packets far below.
-//! Not here:   the syntax of packets (engineio.rs, socketio.rs); other forms such as deflate (the shard makes them on
-//!             first need from `packet()` and `attachments()`).
+//! Not here:   the syntax of packets (engineio.rs, socketio.rs); other forms such as deflate, which nobody makes yet;
+//!             `packet()` and `attachments()` are what they would be made from.
 
 use std::io::Write as _;
 use std::ops::Range;

@@ -2,7 +2,7 @@
 //!
 //! Bytes come in through [`Shard::read_event`] (a WebSocket stream) or [`Shard::on_request`] (a polling request) and
 //! end as engine packets in one place, `on_engine_packet`, whatever the transport. Every ending of a session goes through
-//! one function, `close`, which says how by a [`CloseReason`].
+//! one function, `close_with`, which says how by a [`CloseReason`].
 //!
 //! How things end, from the outside in:
 //!
@@ -362,7 +362,7 @@ impl Shard {
         }
     }
 
-    /// The stream ended (`None`) or broke. Whatever was still to be written is lost.
+    /// The stream ended, or is `broken`. Whatever was still to be written is lost.
     pub fn on_hangup(&mut self, key: Key<Conn>, broken: bool) {
         let Some(conn) = self.conns.get_mut(key) else { return };
         let reason = if broken { CloseReason::TransportError } else { CloseReason::TransportClose };

@@ -134,7 +134,7 @@ pub enum Event<'a> {
     },
     /// The end of waiting for an ack that `emit_with_ack` asked for.
     Acked { token: u64, outcome: Acked<'a> },
-    /// A socket leaves. Its rooms are still there until the turn ends; it receives nothing any more.
+    /// A socket leaves. Its rooms are still there, at most until the turn ends; it receives nothing any more.
     Disconnected { socket: Key<Socket>, reason: CloseReason },
     /// A shard's share of a counted broadcast.
     Counted { token: u64, sockets: usize },

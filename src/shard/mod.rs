@@ -110,7 +110,7 @@ pub struct Counters {
     pub disconnects: [u64; CloseReason::ALL.len()],
     /// Events received from clients.
     pub received: u64,
-    /// Broadcasts that were walked here.
+    /// Broadcasts that began here. Each is counted once, whichever shards its receivers live on.
     pub broadcasts: u64,
     /// Packets queued for a session by broadcasts.
     pub deliveries: u64,

@@ -7,8 +7,8 @@
 //! are behind on the same feed share one copy of it.
 //!
 //! Invariants: `bytes` equals the sum of the segments minus `offset`; `offset` is inside the first segment, or zero.
-//! Limits:     `outbox_bytes_max` (Settings), checked where a run becomes backlog (write.rs).
-//! Not here:   choosing recipients (rooms.rs); system calls (worker/streams.rs).
+//! Limits:     `outbox_bytes_max` (Settings), checked when the stream takes no more or no poll is there (write.rs).
+//! Not here:   choosing recipients (broadcast.rs); system calls (worker/streams.rs).
 
 use super::runs::{EMPTY, Run, Runs, Segment};
 use crate::proto::Prepared;

@@ -4,6 +4,7 @@
 //! sequence share one run: a broadcast moves all its receivers from run `r` to run `r + packet`, and because they
 //! usually all come from the same `r`, a receiver costs one comparison and one store. No queue, no reference count
 //! on shared memory, no allocation for each receiver; and the bytes of a run are concatenated once, not once a socket.
+//! Large packets are not concatenated at all: they leave, and wait, one by one and by reference.
 //!
 //! The runs form a tree that grows from the empty run and lives for about a turn:
 //!
@@ -13,10 +14,12 @@
 //! ```
 //!
 //! The road not taken is a queue of packets for each session: 16 broadcasts to 10,000 clients would be 160,000 pushes
-//! and 10,000 gathers of 16 pieces.
+//! and 10,000 gathers of 16 pieces. For a single broadcast on one core it is faster; for 16 of them, and beside another
+//! core, it is slower (benches/fan_out.rs).
 //!
 //! Invariants: a node's `users` are the sessions that wait at it and the nodes that extend it; a node without is freed.
-//! Limits:     the tree holds at most what the outboxes may hold (`outbox_bytes_max`); `Shard::write` settles sessions.
+//! Limits:     none of its own: `Shard::write` takes each session off its run, which has left then or is backlog, and
+//!             `outbox_bytes_max` is for that.
 
 use crate::proto::Prepared;
 use bytes::Bytes;
@@ -31,9 +34,9 @@ const LAID_OUT_BYTES_MAX: usize = 1024;
 pub type Run = u32;
 pub const EMPTY: Run = 0;
 
-/// A run that has outlived its turn, shared by every session that is behind.
+/// A run laid end to end, or one large packet of a run. Shared by every session that is written or owed it.
 pub struct Segment {
-    /// The WebSocket frames of all packets, end to end.
+    /// The WebSocket frames of its packets, end to end.
     pub wire: Bytes,
     /// The same packets one by one: for polling, and for a session that upgrades.
     pub packets: Box<[Arc<Prepared>]>,

@@ -1,7 +1,8 @@
 //! Session and conn: what the shard keeps for one client, and for one WebSocket stream.
 //!
-//! A session lives from its handshake to the end of the turn in which it closed. A conn is one WebSocket stream as the
-//! shard sees it; it serves a session, probes for one (an upgrade), or only delivers what a closed session left behind.
+//! A session lives from its handshake to the end of the turn in which it closed; if it polls, perhaps until a last poll
+//! has taken its last packets. A conn is one WebSocket stream as the shard sees it; it serves a session, probes for one
+//! (an upgrade), or only delivers what a closed session left behind.
 //! A polling session has no conn: its requests come and go as [`Exchange`](super::mail::Exchange)s.
 
 use super::arena::Key;

@@ -42,7 +42,7 @@ pub enum SocketState {
     /// Its CONNECT is not answered yet. It may emit and join; no broadcast reaches it.
     Connecting,
     Connected,
-    /// Left. Its rooms are kept until the turn ends, for the `disconnecting` handlers.
+    /// Left. Its rooms are kept for the `disconnecting` handlers, at most until the turn ends.
     Closed,
 }
 

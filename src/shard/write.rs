@@ -2,7 +2,8 @@
 //!
 //! Bytes go from where they were encoded to the [`Wire`], a batch of jobs at a time; nothing is copied or counted for a
 //! receiver that takes all it is offered. What is not taken becomes the session's backlog (outbox.rs), and the backlog
-//! is where the limit on slow clients applies.
+//! is where the limit on slow clients applies. A run of large packets becomes backlog first, by reference, and leaves
+//! packet by packet.
 
 use super::Shard;
 use super::arena::Key;

@@ -1,7 +1,7 @@
 //! Admission: how many TCP connections the process holds, in all and from one address.
 //!
-//! The one place besides the mailbox where threads share something, because a limit for the process needs one count.
-//! It is touched when a connection comes and when it goes, and the map of addresses only if that limit is set.
+//! The one place of this layer besides the mailbox where threads share something, because a limit for the process needs
+//! one count. It is touched when a connection comes and when it goes, and the map of addresses only if that limit is set.
 
 use std::collections::HashMap;
 use std::net::IpAddr;

@@ -1,7 +1,11 @@
-//! Mailbox: where threads meet, and nowhere else.
+//! Mailbox: where workers meet, and where other threads reach them.
 //!
 //! A bounded queue behind one wake-up flag: whoever posts into a sleeping worker's mailbox wakes it, everybody else only
-//! posts. A worker posts one batch of mail per other worker and turn.
+//! posts. A worker posts once a turn: one batch of mail for each other worker, or several with calls between them, so
+//! that all of it keeps its order.
+//!
+//! In this layer only the count of connections is shared besides (admission.rs). What handles share, the handlers of
+//! namespaces and the values kept with a socket, is in the API.
 //!
 //! Limits: [`MAILBOX_POSTS_MAX`]. A full mailbox never blocks a worker: what it wanted to post waits with it, and it stops
 //!         reading its own connections until the mailbox has room, so that the pressure reaches TCP and not memory.
@@ -14,7 +18,7 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-/// Posts that wait for one worker. A post is a turn's mail of one worker, so this is many turns of backlog.
+/// Posts that wait for one worker. A post is a turn's mail of one worker, or one call.
 pub const MAILBOX_POSTS_MAX: usize = 4096;
 
 pub struct Mailbox {

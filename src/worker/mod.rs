@@ -3,15 +3,16 @@
 //! ```text
 //! wait      until a stream, the mailbox or a deadline is ready
 //! read      bytes → frames → packets → handlers; what they emit only lands in outboxes
-//! mail      what other shards and handles sent
+//! mail      what other shards, and handles on other threads, sent
 //! advance   heartbeats, ack deadlines, upgrade timeouts
-//! post      one batch and at most one wake-up per other worker (before writing, so that they start early)
-//! write     each dirty session once, everything it has waiting
-//! bury      close, hand over, free: nothing dies before this line
+//! post      answers to HTTP requests; mail and calls to other workers (before writing, so that they start early)
+//! write     each dirty session, everything that its stream takes
+//! bury      tell the last handlers, close, free: nothing dies before this line
 //! ```
 //!
-//! Reading, mail and writing have budgets, so one greedy peer or one giant room cannot own the core; each resumes where
-//! it stopped.
+//! Reading, mail and writing have budgets, so that no greedy peer and no writing to a giant room can own the core; each
+//! resumes where it stopped. The walk over a room is not cut: it is one store for each receiver.
+//!
 //! HTTP (http.rs) runs as ordinary tasks of the worker's runtime and only while it is HTTP: after a 101 the bare stream
 //! joins `streams`, and no task, channel, timer or buffer remains for it.
 
