@@ -299,6 +299,15 @@ fn settings_show_in_the_handshake() {
 }
 
 #[test]
+fn an_upgrade_is_asked_for_in_both_of_its_headers() {
+    let fixture = Fixture::new(settings());
+    let headers =
+        [("Upgrade", "websocket"), ("Sec-WebSocket-Version", "13"), ("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ==")];
+    let response = Connection::open(fixture.address()).request("GET", WEBSOCKET, &headers, b"");
+    assert_refused(&response, BAD_REQUEST, "without `Connection: Upgrade`");
+}
+
+#[test]
 fn an_empty_sid_is_none() {
     let fixture = Fixture::new(settings());
     assert_eq!(get(fixture.address(), &format!("{POLLING}&sid=")).status, 200);

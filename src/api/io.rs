@@ -15,6 +15,7 @@ use crate::worker::mailbox::Mailbox;
 use serde::Serialize;
 use std::collections::HashMap;
 use std::net::ToSocketAddrs;
+use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use tokio::sync::oneshot;
@@ -50,10 +51,16 @@ struct Running {
 /// A worker's copy of the registry.
 pub(crate) struct Snapshot {
     version: u64,
-    registry: Arc<Registry>,
+    /// Counted by this worker alone, so that an event touches no count that other cores touch.
+    registry: Rc<Arc<Registry>>,
 }
 
 impl Snapshot {
+    /// The registry, to be read while nothing is borrowed.
+    pub fn registry(&self) -> Rc<Arc<Registry>> {
+        Rc::clone(&self.registry)
+    }
+
     pub fn namespaces(&self) -> &HashMap<Arc<str>, Arc<Behaviour>> {
         &self.registry.namespaces
     }
@@ -221,7 +228,7 @@ impl Io {
 
     pub(crate) fn snapshot(&self) -> Snapshot {
         let registry = self.0.registry.lock().expect("nothing panics while it holds this lock");
-        Snapshot { version: self.0.version.load(Ordering::Acquire), registry: Arc::clone(&registry) }
+        Snapshot { version: self.0.version.load(Ordering::Acquire), registry: Rc::new(Arc::clone(&registry)) }
     }
 
     pub(crate) fn refresh(&self, snapshot: &mut Snapshot) {

@@ -171,14 +171,19 @@ impl Local {
     }
 
     fn on_event(&self, key: Key<sockets::Socket>, name: &str, incoming: Incoming<'_>) {
-        let Some((socket, handlers)) = self.handlers_of(key, name) else { return };
-        if handlers.is_empty() {
+        self.io.refresh(&mut self.snapshot.borrow_mut());
+        let Some((socket, own)) = self.own_handlers_of(key, name) else { return };
+        let registry = self.snapshot.borrow().registry();
+        let shared = registry.namespaces.get(socket.namespace()).and_then(|it| it.events.get(name));
+        // The namespace's handlers first, then the socket's own.
+        let handlers = shared.into_iter().flatten().chain(&own);
+        let count = handlers.clone().count();
+        if count == 0 {
             return self.on_unhandled(&socket, name, incoming);
         }
-        let answered = (handlers.len() > 1 && incoming.ack_id.is_some()).then(Arc::default);
-        let last = handlers.len() - 1;
-        for (at, handler) in handlers.into_iter().enumerate() {
-            let incoming = Incoming { answered: answered.as_ref(), last: at == last, ..incoming };
+        let answered = (count > 1 && incoming.ack_id.is_some()).then(Arc::default);
+        for (at, handler) in handlers.enumerate() {
+            let incoming = Incoming { answered: answered.as_ref(), last: at + 1 == count, ..incoming };
             match guarded("event", || handler(socket.clone(), incoming)) {
                 Ok(Ok(rest)) => self.go_on("event", &socket, Ok(rest)),
                 Ok(Err(error)) => refuse_arguments(&socket, name, &error),
@@ -198,16 +203,11 @@ impl Local {
         self.go_on("event", socket, done.map(|()| None));
     }
 
-    /// The namespace's handlers first, then the socket's own.
-    fn handlers_of(&self, key: Key<sockets::Socket>, name: &str) -> Option<(Socket, Vec<AnyEventHandler>)> {
-        self.io.refresh(&mut self.snapshot.borrow_mut());
+    fn own_handlers_of(&self, key: Key<sockets::Socket>, name: &str) -> Option<(Socket, Vec<AnyEventHandler>)> {
         let entries = self.entries.borrow();
         let entry = entry_at(&entries, key)?;
-        let snapshot = self.snapshot.borrow();
-        let shared = snapshot.namespaces().get(entry.socket.namespace()).and_then(|it| it.events.get(name));
         let own = entry.handlers.as_ref().and_then(|own| own.events.get(name));
-        let handlers = shared.into_iter().chain(own).flatten().cloned().collect();
-        Some((entry.socket.clone(), handlers))
+        Some((entry.socket.clone(), own.cloned().unwrap_or_default()))
     }
 
     fn on_disconnected(&self, shard: &RefCell<Shard>, key: Key<sockets::Socket>, reason: CloseReason) {

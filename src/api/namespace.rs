@@ -1,7 +1,7 @@
 //! Namespaces: what an embedder has said about each, and the handle by which it says it.
 //!
 //! Handlers may be added at any time, from any thread. Workers read a copy that they renew when the version number
-//! changes, so an event costs no lock. It does count a reference to each handler that it calls, and those are shared.
+//! changes, so an event costs no lock and touches no count that other cores touch.
 
 use super::ack::Ack;
 use super::args::Args;

@@ -469,6 +469,16 @@ fn the_first_other_packet_extends_the_pong_deadline_once() {
 // ---- upgrade
 
 #[test]
+fn a_ping_frame_on_a_probing_stream_is_ignored() {
+    let mut server = server();
+    let (sid, _) = server.polling_joined();
+    let conn = server.upgrade(sid);
+    server.send(conn, Opcode::Ping, b"early");
+    server.say(conn, "2probe");
+    assert_eq!(server.heard(conn), ["3probe"]);
+}
+
+#[test]
 fn what_is_emitted_during_an_upgrade_keeps_its_order() {
     let mut server = server();
     let (sid, socket) = server.polling_joined();
@@ -770,4 +780,34 @@ fn a_server_that_shuts_down_lets_nobody_in() {
     assert!(server.shard.borrow_mut().open_polling(handshake()).is_err());
     assert!(server.shard.borrow_mut().open_websocket(handshake()).is_err());
     assert_eq!(server.sessions(), 0);
+}
+
+// ---- where the reference does something else
+
+#[test]
+fn a_close_packet_over_websocket_ends_the_session() {
+    let mut server = server();
+    let (conn, _) = server.joined();
+    server.say(conn, "1");
+    assert_eq!(server.ends(), [CloseReason::TransportClose]);
+    assert_eq!(server.heard(conn), ["close"]);
+}
+
+#[test]
+fn a_second_connect_while_the_first_waits_ends_the_session() {
+    let mut server = server();
+    let conn = server.websocket();
+    server.say(conn, "40/later,");
+    server.say(conn, "40/later,");
+    assert_eq!(server.heard(conn), ["close"]);
+    assert_eq!(server.sessions(), 0);
+}
+
+#[test]
+fn a_post_after_the_end_finds_nobody() {
+    let mut server = server();
+    let (sid, socket) = server.polling_joined();
+    server.shard.borrow_mut().disconnect(socket, true);
+    server.turn();
+    assert_eq!(server.push(sid, "40"), "UnknownSid");
 }
