@@ -37,7 +37,7 @@ pub struct Io(Arc<Inner>);
 
 struct Inner {
     settings: Arc<Settings>,
-    registry: Mutex<Arc<Registry>>,
+    registry: Mutex<Registry>,
     /// Rises with every change of the registry. Read for every event, written almost never.
     version: AtomicU64,
     running: OnceLock<Running>,
@@ -52,12 +52,12 @@ struct Running {
 pub(crate) struct Snapshot {
     version: u64,
     /// Counted by this worker alone, so that an event touches no count that other cores touch.
-    registry: Rc<Arc<Registry>>,
+    registry: Rc<Registry>,
 }
 
 impl Snapshot {
     /// The registry, to be read while nothing is borrowed.
-    pub fn registry(&self) -> Rc<Arc<Registry>> {
+    pub fn registry(&self) -> Rc<Registry> {
         Rc::clone(&self.registry)
     }
 
@@ -221,14 +221,14 @@ impl Io {
 
     pub(crate) fn change_namespace(&self, name: &Arc<str>, change: impl FnOnce(&mut Behaviour)) {
         let mut registry = self.0.registry.lock().expect("nothing panics while it holds this lock");
-        let behaviour = Arc::make_mut(&mut registry).namespaces.entry(Arc::clone(name)).or_default();
+        let behaviour = registry.namespaces.entry(Arc::clone(name)).or_default();
         change(Arc::make_mut(behaviour));
         self.0.version.fetch_add(1, Ordering::Release);
     }
 
     pub(crate) fn snapshot(&self) -> Snapshot {
         let registry = self.0.registry.lock().expect("nothing panics while it holds this lock");
-        Snapshot { version: self.0.version.load(Ordering::Acquire), registry: Rc::new(Arc::clone(&registry)) }
+        Snapshot { version: self.0.version.load(Ordering::Acquire), registry: Rc::new(registry.clone()) }
     }
 
     pub(crate) fn refresh(&self, snapshot: &mut Snapshot) {
