@@ -2,16 +2,20 @@
 //!
 //! A copy of the lock file is the stamp of a finished installation; another lock file means install again.
 //! A file lock keeps test threads and test processes from installing at the same time.
-//! Needs: Node.js 18 and Python 3.10. Missing programs are installed with apt-get where that is possible;
-//! otherwise the test fails and says what could not be had.
+//! Needs: Node.js 18 (20 to drive a browser), Python 3.10 and Chromium. Missing programs are installed with apt-get
+//! where that is possible; otherwise the test fails and says what could not be had.
 
 use super::{clients_dir, process::run, suites_dir};
+use std::env;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
 const INSTALL_TIME_MAX: Duration = Duration::from_secs(300);
+
+/// The names that distributions give it.
+const CHROMIUM: [&str; 3] = ["chromium", "chromium-browser", "google-chrome"];
 
 /// `node tests/clients/js/<script>`, with the packages it imports.
 pub fn node(script: &str) -> Command {
@@ -20,6 +24,22 @@ pub fn node(script: &str) -> Command {
     command.arg("--test-reporter=spec").arg(suites_dir().join("js").join(script));
     command.env("FANFARE_NODE_MODULES", packages);
     command
+}
+
+/// The directory of an installed npm package.
+pub fn node_package(name: &str) -> PathBuf {
+    node_modules().join(name)
+}
+
+/// The path of a Chromium, or of a browser made of it.
+pub fn chromium() -> PathBuf {
+    let _guard = install_lock();
+    need_node(20);
+    let found = || CHROMIUM.iter().find_map(|name| on_path(name));
+    found().unwrap_or_else(|| {
+        apt_install(&["chromium"]);
+        found().unwrap_or_else(|| panic!("could not get Chromium: none of {CHROMIUM:?} runs, not even when installed"))
+    })
 }
 
 /// `python tests/clients/py/<script>`, with the packages it imports.
@@ -35,7 +55,7 @@ fn node_modules() -> PathBuf {
     let _guard = install_lock();
     let (lock, stamp) = (source.join("package-lock.json"), home.join("node_modules/installed-package-lock.json"));
     if !same_text(&lock, &stamp) {
-        need_node();
+        need_node(18);
         fs::create_dir_all(&home).expect("target is writable");
         for file in ["package.json", "package-lock.json"] {
             fs::copy(source.join(file), home.join(file)).expect("target is writable");
@@ -73,7 +93,8 @@ fn make_virtual_env(home: &Path) {
     }
 }
 
-fn need_node() {
+/// Fails unless there is a Node.js of this version or a later one.
+fn need_node(major_min: u32) {
     let version = || run(Command::new("node").arg("--version"), INSTALL_TIME_MAX, |_| {});
     let npm_runs = || run(Command::new("npm").arg("--version"), INSTALL_TIME_MAX, |_| {}).is_ok();
     if version().is_err() || !npm_runs() {
@@ -81,7 +102,14 @@ fn need_node() {
     }
     let printed = version().unwrap_or_else(|output| panic!("could not get Node.js:\n{output}"));
     let major = printed.lines().find_map(|line| line.strip_prefix('v')?.split('.').next()?.parse::<u32>().ok());
-    assert!(major >= Some(18), "the JavaScript clients need Node.js 18 or later, not:\n{printed}");
+    assert!(major >= Some(major_min), "this test needs Node.js {major_min} or later, not:\n{printed}");
+}
+
+/// Where a program is, if it is there and runs: a distribution may have a stub that only says what to install.
+fn on_path(name: &str) -> Option<PathBuf> {
+    let directories = env::var_os("PATH")?;
+    let mut places = env::split_paths(&directories).map(|directory| directory.join(name));
+    places.find(|path| run(Command::new(path).arg("--version"), INSTALL_TIME_MAX, |_| {}).is_ok())
 }
 
 fn apt_install(packages: &[&str]) {

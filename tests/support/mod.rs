@@ -1,6 +1,7 @@
 //! Support: what the integration tests share. A server to talk to, clients to talk with, a way to run them.
 //!
-//! `Server` is a guard: it starts the `conformance` example on a free port and stops it when dropped.
+//! `Server` is a guard: it starts the `conformance` example, or another program, on a free port and stops it when
+//! dropped.
 //! `node` and `python` give a command with its packages installed; `run_suite` runs it, with a deadline.
 //! `Running` guards a server inside the test's own process; `http` and `websocket` are peers that show every byte.
 //!
@@ -17,7 +18,7 @@ mod server;
 pub mod websocket;
 
 #[allow(unused_imports, reason = "each integration test uses its own part")]
-pub use install::{node, python};
+pub use install::{chromium, node, node_package, python};
 #[allow(unused_imports, reason = "each integration test uses its own part")]
 pub use process::run_suite;
 #[allow(unused_imports, reason = "each integration test uses its own part")]

@@ -1,7 +1,8 @@
 //! Server: the server under test as a guard. Started on a free port, stopped and reaped when dropped.
 //!
-//! It is the `conformance` example of this build, or whatever `FANFARE_TEST_SERVER` says: a command with the
-//! words `{profile}` and `{port}` in it. Either prints a line starting with `ready` when it listens.
+//! `Server::start` takes the `conformance` example of this build, or whatever `FANFARE_TEST_SERVER` says: a command
+//! with the words `{profile}` and `{port}` in it. Either prints a line starting with `ready` when it listens.
+//! `Server::start_by` takes any command, and the beginning of the line that it prints then.
 
 use super::{process::Process, profile_dir};
 use std::net::{Ipv4Addr, TcpListener};
@@ -14,7 +15,10 @@ use std::time::{Duration, Instant};
 const START_TIME_MAX: Duration = Duration::from_secs(30);
 
 pub struct Server {
-    profile: String,
+    /// What starts it on a port.
+    command: Box<dyn Fn(u16) -> Command>,
+    /// How the line begins that it prints when it listens.
+    ready: &'static str,
     port: u16,
     process: Process,
     /// The lines up to `ready`. What came later is still in `process.lines`.
@@ -23,42 +27,49 @@ pub struct Server {
 
 impl Server {
     pub fn start(profile: &str) -> Server {
+        let profile = profile.to_owned();
+        Server::start_by(move |port| command(&profile, port), "ready")
+    }
+
+    pub fn start_by(command: impl Fn(u16) -> Command + 'static, ready: &'static str) -> Server {
         // one start at a time: the port found free stays free until its server listens on it
         static STARTING: Mutex<()> = Mutex::new(());
         let _guard = STARTING.lock().unwrap_or_else(PoisonError::into_inner);
-        Server::start_on(profile, free_port())
+        let port = free_port();
+        let process = spawn(&mut command(port));
+        let mut server = Server { command: Box::new(command), ready, port, process, printed: Vec::new() };
+        server.wait_until_ready();
+        server
     }
 
     pub fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
     }
 
-    /// Kills the server, as a crash would, and starts it again on the same port.
-    pub fn restart(&mut self) {
+    /// Kills the server, as a crash would.
+    pub fn stop(&mut self) {
         self.process.stop();
-        *self = Server::start_on(&self.profile, self.port);
     }
 
-    fn start_on(profile: &str, port: u16) -> Server {
-        let mut command = command(profile, port);
-        let process = Process::start(&mut command)
-            .unwrap_or_else(|error| panic!("the server {command:?} does not start: {error}"));
-        let mut server = Server { profile: profile.to_string(), port, process, printed: Vec::new() };
-        server.wait_until_ready();
-        server
+    /// Kills the server unless it has been, and starts it again on the same port.
+    pub fn restart(&mut self) {
+        self.stop();
+        self.process = spawn(&mut (self.command)(self.port));
+        self.printed.clear();
+        self.wait_until_ready();
     }
 
     fn wait_until_ready(&mut self) {
         let deadline = Instant::now() + START_TIME_MAX;
         // both ends of the wait are the same for us: the deadline, and a server that exits before it is ready
         while let Ok(line) = self.process.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-            let ready = line.starts_with("ready");
+            let ready = line.starts_with(self.ready);
             self.printed.push(line);
             if ready {
                 return;
             }
         }
-        panic!("the server did not print `ready`, profile {}, port {}", self.profile, self.port);
+        panic!("the server did not print `{}`: {:?}", self.ready, (self.command)(self.port));
     }
 }
 
@@ -77,6 +88,10 @@ impl Drop for Server {
         }
         eprintln!("the server printed:\n{}", self.printed.join("\n"));
     }
+}
+
+fn spawn(command: &mut Command) -> Process {
+    Process::start(command).unwrap_or_else(|error| panic!("the server {command:?} does not start: {error}"))
 }
 
 fn command(profile: &str, port: u16) -> Command {

@@ -6,7 +6,7 @@ import { createRequire } from "node:module";
 
 // the packages are outside the source tree when the suites run inside `cargo test`
 const { FANFARE_NODE_MODULES } = process.env;
-const require = createRequire(FANFARE_NODE_MODULES ? `${FANFARE_NODE_MODULES}/` : import.meta.url);
+export const require = createRequire(FANFARE_NODE_MODULES ? `${FANFARE_NODE_MODULES}/` : import.meta.url);
 export const { io, Manager } = require("socket.io-client");
 export const { Socket: EngineSocket, NodeXHR, NodeWebSocket } = require("engine.io-client");
 
@@ -22,7 +22,8 @@ export const TRANSPORTS = {
   upgrade: ["polling", "websocket"],
 };
 
-function setting(name) {
+/** What whoever runs this has to say. */
+export function setting(name) {
   const value = process.env[name];
   if (!value) throw new Error(`${name} is not set`);
   return value;
