@@ -128,7 +128,8 @@ impl<'a> Crowd<'a> {
             let mut ready = 0;
             for event in &events {
                 ready += 1;
-                self.serve(event.token().0, &mut buffer);
+                let ending = event.is_read_closed() || event.is_error();
+                self.serve(event.token().0, ending, &mut buffer);
             }
             self.outcome.health.turn(woke, self.board.clock.now(), ready, EVENTS_MAX);
             self.tell();
@@ -175,15 +176,15 @@ impl<'a> Crowd<'a> {
         Duration::from_nanos(self.ramp.time(opened as u64).saturating_sub(now)).min(WAIT_MAX)
     }
 
-    fn serve(&mut self, index: usize, buffer: &mut [u8]) {
-        if let Err(ending) = self.exchange(index, buffer) {
+    fn serve(&mut self, index: usize, ending: bool, buffer: &mut [u8]) {
+        if let Err(ending) = self.exchange(index, ending, buffer) {
             self.end(index, ending);
         }
     }
 
     /// Asks for the upgrade, or reads everything that is there. Readiness is told once, so nothing may be left: less
-    /// than a full buffer means that the stream was empty.
-    fn exchange(&mut self, index: usize, buffer: &mut [u8]) -> Result<(), Ending> {
+    /// than a full buffer means that the stream was empty, unless the end was told together with the last bytes.
+    fn exchange(&mut self, index: usize, ending: bool, buffer: &mut [u8]) -> Result<(), Ending> {
         let client = &mut self.clients[index];
         let Some(stream) = &mut client.stream else { return Ok(()) };
         if !client.asked {
@@ -206,7 +207,7 @@ impl<'a> Crowd<'a> {
                 Err(error) => return Err(lost(error)),
             };
             self.take(index, &buffer[..read])?;
-            if read < buffer.len() {
+            if read < buffer.len() && !ending {
                 return Ok(());
             }
         }
