@@ -32,7 +32,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
-/// How long a closed polling session waits for a poll that takes its last words, as in the reference.
+/// How long a closed polling session waits at most for a poll that takes its last words, as in the reference.
 const LINGER_MS: Millis = 30_000;
 /// How long a closed WebSocket waits for the peer to take its last words and to close its side. A third of what `ws`
 /// waits: time for a slow link to take what was queued, and an end to peers that never answer.
@@ -659,8 +659,14 @@ impl Shard {
             CloseReason::TransportClose => NOOP,
             _ => return self.buried_sessions.push(key),
         };
-        self.sessions.get_mut(key).expect("being closed").state = State::Lingering { last };
-        self.wheel.schedule(self.now + LINGER_MS, Timer::Linger(key));
+        let session = self.sessions.get_mut(key).expect("being closed");
+        session.state = State::Lingering { last };
+        // A client that would have missed its heartbeat by then is not waited for.
+        let heard_until = match session.heartbeat.state {
+            HeartbeatState::Resting => session.heartbeat.due + millis(self.settings.ping_timeout),
+            HeartbeatState::AwaitingPong | HeartbeatState::Extended => session.heartbeat.due,
+        };
+        self.wheel.schedule(heard_until.min(self.now + LINGER_MS), Timer::Linger(key));
     }
 
     pub(super) fn linger_due(&mut self, key: Key<Session>) {
