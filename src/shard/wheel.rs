@@ -12,8 +12,8 @@
 pub type Millis = u64;
 
 /// Length of one slot.
-pub const TICK_MS: u64 = 2;
-const SLOTS: usize = 4096;
+pub const TICK_MS: u64 = 1;
+const SLOTS: usize = 8192;
 const WORDS: usize = SLOTS / 64;
 
 pub struct Wheel<T> {
