@@ -10,25 +10,23 @@ pub(crate) fn fuzz(runs: u64, mut check: impl FnMut(&mut Random)) {
     let first = number("FANFARE_FUZZ_SEED").unwrap_or(1);
     let runs = number("FANFARE_FUZZ_RUNS").unwrap_or(runs);
     for seed in (0..runs).map(|run| first.wrapping_add(run)) {
-        let _confession = Confession { seed };
+        let _confession = Confession(format!("FANFARE_FUZZ_SEED={seed} FANFARE_FUZZ_RUNS=1"));
         check(&mut Random(seed));
     }
 }
 
-fn number(variable: &str) -> Option<u64> {
+pub(crate) fn number(variable: &str) -> Option<u64> {
     let text = env::var(variable).ok()?;
     Some(text.parse().unwrap_or_else(|_| panic!("{variable}={text} is not a number")))
 }
 
-/// Tells the seed when the check panics.
-struct Confession {
-    seed: u64,
-}
+/// Tells how to repeat the run when it panics.
+pub(crate) struct Confession(pub(crate) String);
 
 impl Drop for Confession {
     fn drop(&mut self) {
         if thread::panicking() {
-            eprintln!("repeat with FANFARE_FUZZ_SEED={} FANFARE_FUZZ_RUNS=1", self.seed);
+            eprintln!("repeat with {}", self.0);
         }
     }
 }

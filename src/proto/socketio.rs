@@ -23,13 +23,17 @@
 //! Limits: [`ATTACHMENTS_MAX`] per packet; each message is at most `payload_bytes_max` (Settings).
 //! Not here: who may send what and when, such as an event before `CONNECT` (the shard).
 
+pub(crate) mod placeholders;
+
 use std::borrow::Cow;
+use std::ops::Range;
 use std::{error, fmt};
 
 use bytes::Bytes;
 use serde_json::value::RawValue;
 
 use super::prepared::{Builder, Prepared};
+use placeholders::{number_literal, placeholders, string_literal, unescape};
 
 /// The most attachments of one packet, in either direction: the reference's parsers refuse more, clients' included.
 pub const ATTACHMENTS_MAX: usize = 10;
@@ -332,86 +336,14 @@ fn event_name(data: &str) -> Result<Cow<'_, str>, Error> {
     }
 }
 
-/// Checks that each `{"_placeholder":true,"num":i}` in `data`, which is known to be valid JSON, names one of the
-/// attachments. A packet without attachments has no placeholders: there, such an object is an object like any other.
-///
-/// By hand and not with serde: a visitor would recurse, and would refuse strings with half a surrogate pair, which
-/// JavaScript sends.
+/// Checks that each placeholder in `data`, which is known to be valid JSON, names one of the attachments. A packet
+/// without attachments has no placeholders: there, such an object is an object like any other.
 fn check_placeholders(data: &str, attachments: usize) -> Result<(), Error> {
-    if attachments == 0 {
-        return Ok(());
-    }
-    // What encloses the current position, innermost last. Arrays are in it to keep count, and never have keys.
-    let mut enclosing: Vec<Members> = Vec::new();
-    let mut at = 0;
-    while let Some(byte) = data.as_bytes().get(at) {
-        match byte {
-            b'{' | b'[' => enclosing.push(Members::default()),
-            b'}' | b']' => enclosing.pop().expect("valid JSON closes what it opened").check()?,
-            b'"' => {
-                let literal = string_literal(&data[at..]);
-                at += literal.len() - 1;
-                // In valid JSON, a string before a colon is a key, and a key is inside an object.
-                if let Some(value) = data[at + 1..].trim_ascii_start().strip_prefix(':') {
-                    let members = enclosing.last_mut().expect("a key is inside an object");
-                    members.note(literal, value.trim_ascii_start(), attachments);
-                }
-            }
-            _ => {}
-        }
-        at += 1;
-    }
-    Ok(())
-}
-
-/// What makes an object a placeholder, as far as its members are known. Of members with the same key the last one
-/// counts, as in JavaScript.
-#[derive(Clone, Copy, Default)]
-struct Members {
-    is_placeholder: bool,
-    num_in_range: bool,
-}
-
-impl Members {
-    fn note(&mut self, key: &str, value: &str, attachments: usize) {
-        match unescape(key).as_deref() {
-            Some("_placeholder") => self.is_placeholder = value.starts_with("true"),
-            Some("num") => self.num_in_range = number_literal(value).parse().is_ok_and(|num: usize| num < attachments),
-            _ => {}
-        }
-    }
-
-    fn check(self) -> Result<(), Error> {
-        if self.is_placeholder && !self.num_in_range { Err(Error::PlaceholderOutOfRange) } else { Ok(()) }
-    }
-}
-
-/// The string, quotes included, that valid JSON begins with.
-fn string_literal(json: &str) -> &str {
-    let mut escaped = false;
-    let closing = json.bytes().skip(1).position(|byte| {
-        let closes = byte == b'"' && !escaped;
-        escaped = byte == b'\\' && !escaped;
-        closes
-    });
-    &json[..closing.expect("valid JSON closes its strings") + 2]
-}
-
-/// The number that valid JSON begins with; empty when it begins with another value.
-///
-/// It ends where no number goes on, not at the next comma or brace: of a long nested value that could be far away, and
-/// looking for it again on every level would take quadratic time.
-fn number_literal(json: &str) -> &str {
-    let belongs = |byte: &u8| matches!(byte, b'0'..=b'9' | b'-' | b'+' | b'.' | b'e' | b'E');
-    &json[..json.bytes().take_while(belongs).count()]
-}
-
-/// What a valid string literal says. `None` when it holds half of a surrogate pair.
-fn unescape(literal: &str) -> Option<Cow<'_, str>> {
-    if literal.contains('\\') {
-        serde_json::from_str(literal).ok().map(Cow::Owned)
+    let names_one = |num: Range<usize>| data[num].parse().is_ok_and(|num: usize| num < attachments);
+    if attachments == 0 || placeholders(data).into_iter().all(names_one) {
+        Ok(())
     } else {
-        Some(Cow::Borrowed(&literal[1..literal.len() - 1]))
+        Err(Error::PlaceholderOutOfRange)
     }
 }
 

@@ -17,6 +17,7 @@ mod network;
 mod oracle;
 mod world;
 
+use crate::proto::fuzzing::{Confession, number};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::{env, thread};
 use world::{Summary, World};
@@ -59,24 +60,6 @@ fn the_same_seed_gives_the_same_run_to_the_byte() {
 }
 
 fn run(seed: u64) -> Summary {
-    let _confession = Confession { seed };
+    let _confession = Confession(format!("FANFARE_SIM_SEED={seed}"));
     World::new(seed, env::var_os("FANFARE_SIM_TRACE").is_some()).run()
-}
-
-fn number(variable: &str) -> Option<u64> {
-    let text = env::var(variable).ok()?;
-    Some(text.parse().unwrap_or_else(|_| panic!("{variable}={text} is not a number")))
-}
-
-/// Tells the seed when the run panics.
-struct Confession {
-    seed: u64,
-}
-
-impl Drop for Confession {
-    fn drop(&mut self) {
-        if thread::panicking() {
-            eprintln!("repeat with FANFARE_SIM_SEED={}", self.seed);
-        }
-    }
 }
