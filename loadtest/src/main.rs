@@ -7,12 +7,15 @@
 //!
 //! It shares no code with the server: a bug in a common codec would hide from both. Threads meet on the `board`, in
 //! numbers only. Whoever wants to understand one run reads `run.rs`, then `crowd.rs`.
+//!
+//! `loadtest doctor` tells beforehand whether this machine allows a run; see `doctor/mod.rs`.
 
 #![deny(unsafe_code)]
 
 mod board;
 mod clock;
 mod crowd;
+mod doctor;
 mod engineio;
 mod error;
 mod frame;
@@ -40,7 +43,7 @@ mod units;
 mod wire;
 
 use error::Error;
-use options::Options;
+use options::Command;
 use output::Output;
 use plan::Plan;
 use std::fs::File;
@@ -52,15 +55,21 @@ use std::sync::atomic::AtomicBool;
 
 fn main() -> ExitCode {
     let mut output = Output::new();
-    let code = measure(&mut output).unwrap_or_else(|error| {
+    let code = obey(&mut output).unwrap_or_else(|error| {
         output.error(&error.to_string());
         2
     });
     ExitCode::from(code)
 }
 
-fn measure(output: &mut Output) -> Result<u8, Error> {
-    let plan = Plan::new(Options::read()?)?;
+fn obey(output: &mut Output) -> Result<u8, Error> {
+    match Command::read()? {
+        Command::Measure(options) => measure(Plan::new(*options)?, output),
+        Command::Doctor(options) => Ok(doctor::run(&options, output)),
+    }
+}
+
+fn measure(plan: Plan, output: &mut Output) -> Result<u8, Error> {
     // Opened first: nobody wants to hear after an hour that the directory does not exist.
     let json = plan.json.clone().map(|path| File::create(&path).map(|file| (path, file)));
     let json = json.transpose().map_err(|error| unwritten(plan.json.as_deref(), &error))?;

@@ -1,7 +1,13 @@
 //! Options: the flags as they are written.
+//!
+//! ```text
+//!   loadtest URL [flags]             a measurement
+//!   loadtest doctor [URL] [flags]    another command, with flags of its own
+//! ```
 
-use clap::Parser;
 use clap::error::ErrorKind;
+use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser};
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -9,6 +15,13 @@ use crate::error::Error;
 use crate::limits::{self, Limit};
 use crate::target::Target;
 use crate::units;
+
+/// What the process is asked to do.
+#[derive(Clone, Debug)]
+pub enum Command {
+    Measure(Box<Options>),
+    Doctor(DoctorOptions),
+}
 
 /// Measures what a Socket.IO server delivers: every message to every client counted, the last receiver timed.
 #[derive(Clone, Debug, Parser)]
@@ -64,6 +77,31 @@ pub struct Options {
     pub json: Option<PathBuf>,
 }
 
+/// Checks what this machine allows for a run, and says how to allow more.
+#[derive(Clone, Debug, Parser)]
+#[command(
+    name = "doctor",
+    bin_name = "loadtest doctor",
+    after_help = "Exit code: 0 the run can go, with warnings perhaps; 1 something will surely stop it; 2 a wrong flag."
+)]
+pub struct DoctorOptions {
+    /// The server, as http://HOST:PORT; without it, one on this machine that does not run yet
+    #[arg(value_name = "URL", value_parser = Target::parse)]
+    pub target: Option<Target>,
+
+    /// How many clients will connect
+    #[arg(long, short, value_name = "N", default_value = "1000", value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
+    pub connections: u32,
+
+    /// How many connections will be begun per second
+    #[arg(long, value_name = "RATE", default_value = "2000/s", value_parser = units::parse_rate)]
+    pub ramp: f64,
+
+    /// How long messages will be, in bytes
+    #[arg(long, value_name = "BYTES", default_value = "200", value_parser = units::parse_bytes)]
+    pub size: usize,
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Publish {
     Http,
@@ -74,13 +112,23 @@ pub enum Publish {
 #[derive(Clone, Debug)]
 pub struct Limits(pub Vec<Limit>);
 
-impl Options {
-    /// The flags of this process. Help and version are printed here, and end it.
-    pub fn read() -> Result<Options, Error> {
-        Options::try_parse().map_err(|error| match error.kind() {
+impl Command {
+    /// What the flags of this process say. Help and version are printed here, and end it.
+    pub fn read() -> Result<Command, Error> {
+        Self::parse(std::env::args_os()).map_err(|error| match error.kind() {
             ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => error.exit(),
             _ => Error::Flags(one_line(&error.to_string())),
         })
+    }
+
+    fn parse(words: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> Result<Command, clap::Error> {
+        let flags = Options::command().subcommand(DoctorOptions::command());
+        let flags = flags.args_conflicts_with_subcommands(true).subcommand_negates_reqs(true);
+        let found: ArgMatches = flags.disable_help_subcommand(true).try_get_matches_from(words)?;
+        match found.subcommand() {
+            Some(("doctor", found)) => DoctorOptions::from_arg_matches(found).map(Command::Doctor),
+            _ => Options::from_arg_matches(&found).map(Box::new).map(Command::Measure),
+        }
     }
 }
 
@@ -122,8 +170,41 @@ fn parse_limits(text: &str) -> Result<Limits, String> {
 mod tests {
     use super::*;
 
+    fn command(flags: &[&str]) -> Result<Command, String> {
+        Command::parse(["loadtest"].iter().chain(flags)).map_err(|error| one_line(&error.to_string()))
+    }
+
     fn read(flags: &[&str]) -> Result<Options, String> {
-        Options::try_parse_from(["loadtest"].iter().chain(flags)).map_err(|error| one_line(&error.to_string()))
+        command(flags).map(|command| match command {
+            Command::Measure(options) => *options,
+            Command::Doctor(_) => panic!("{flags:?} is no measurement"),
+        })
+    }
+
+    fn doctor(flags: &[&str]) -> Result<DoctorOptions, String> {
+        command(&[&["doctor"], flags].concat()).map(|command| match command {
+            Command::Doctor(options) => options,
+            Command::Measure(_) => panic!("doctor {flags:?} is a measurement"),
+        })
+    }
+
+    #[test]
+    fn the_doctor_takes_a_run_as_it_is_measured() {
+        let (run, examined) = (read(&["http://h"]).expect("a run"), doctor(&["http://h"]).expect("a run to be"));
+        assert_eq!(Some(run.target), examined.target);
+        assert_eq!((run.connections, run.ramp, run.size), (examined.connections, examined.ramp, examined.size));
+        let examined = doctor(&["--connections", "5", "--ramp", "10/s", "--size", "1k"]).expect("all are flags");
+        assert!(examined.target.is_none());
+        assert_eq!((examined.connections, examined.ramp, examined.size), (5, 10.0, 1024));
+        for (flags, line) in [
+            (
+                ["--conections", "5"],
+                "unexpected argument '--conections' found; tip: a similar argument exists: '--connections'",
+            ),
+            (["--ramp", "fast"], "invalid value 'fast' for '--ramp <RATE>': write a rate as 10 or 10/s, above zero"),
+        ] {
+            assert_eq!(doctor(&flags).map(|_| ()), Err(line.to_owned()));
+        }
     }
 
     #[test]

@@ -26,7 +26,8 @@ impl Sources {
         Self::with_ports(server, connections, parse_range(&text).unwrap_or(PORT_RANGE_DEFAULT))
     }
 
-    fn with_ports(server: SocketAddr, connections: u32, range: RangeInclusive<u16>) -> Result<Sources, Error> {
+    /// The same with the ports that are told.
+    pub fn with_ports(server: SocketAddr, connections: u32, range: RangeInclusive<u16>) -> Result<Sources, Error> {
         let ports = range.len() as u32;
         match server.ip() {
             // Three of four ports: the search for a free one is slow among few, and others want some too.

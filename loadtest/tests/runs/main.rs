@@ -1,5 +1,6 @@
 //! The program itself, run against a server of the tests' own.
 
 mod complaints;
+mod doctor;
 mod faults;
 mod relay;
