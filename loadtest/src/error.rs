@@ -88,6 +88,15 @@ pub enum Error {
         path: String,
         cause: String,
     },
+    /// The process that was to be watched is not there.
+    NoProcess {
+        pid: u32,
+    },
+    /// The metrics that were to be watched cannot be read.
+    Metrics {
+        url: String,
+        problem: String,
+    },
 }
 
 impl fmt::Display for Error {
@@ -164,6 +173,10 @@ impl fmt::Display for Error {
             ),
             E::Publisher { cause } => write!(out, "publishing failed: {cause}; see the server's log"),
             E::Report { path, cause } => write!(out, "cannot write the report to {path}: {cause}; correct --json"),
+            E::NoProcess { pid } => {
+                write!(out, "no process {pid} is to be seen on this machine; correct --server-pid")
+            }
+            E::Metrics { url, problem } => write!(out, "no metrics at {url}: {problem}; correct --metrics"),
         }
     }
 }

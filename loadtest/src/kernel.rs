@@ -1,4 +1,4 @@
-//! Kernel: the three things that we ask of Linux and that have no safe name in Rust. All of loadtest's unsafe is here.
+//! Kernel: the few things that we ask of Linux and that have no safe name in Rust. All of loadtest's unsafe is here.
 //!
 //! Not here: everything else about descriptors; see `tables`.
 
@@ -7,6 +7,7 @@
 use socket2::Socket;
 use std::io;
 use std::os::fd::AsRawFd;
+use std::time::Duration;
 
 /// Gives the calling thread a descriptor table of its own, a copy of the one that it shared until now.
 ///
@@ -46,6 +47,21 @@ pub fn choose_port_on_connect(socket: &Socket) -> io::Result<()> {
             length,
         )
     })
+}
+
+/// What all threads of a process have run so far, in user and system, those included that have ended.
+pub fn process_cpu_time(pid: u32) -> io::Result<Duration> {
+    let pid = libc::pid_t::try_from(pid).map_err(|_| io::Error::from_raw_os_error(libc::ESRCH))?;
+    let mut clock: libc::clockid_t = 0;
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the pointer is to a live `clockid_t`, which the call fills.
+    let error = unsafe { libc::clock_getcpuclockid(pid, &mut clock) };
+    if error != 0 {
+        return Err(io::Error::from_raw_os_error(error));
+    }
+    // SAFETY: the pointer is to a live `timespec`, which the kernel fills.
+    checked(unsafe { libc::clock_gettime(clock, &mut time) })?;
+    Ok(Duration::new(time.tv_sec as u64, time.tv_nsec as u32))
 }
 
 fn checked(result: libc::c_int) -> io::Result<()> {

@@ -40,6 +40,7 @@ mod tables;
 mod tally;
 mod target;
 mod units;
+mod watch;
 mod wire;
 
 use error::Error;

@@ -75,6 +75,14 @@ pub struct Options {
     /// Write the report to this file, as JSON
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
+
+    /// Report the CPU time and memory of the server, which is this process on this machine
+    #[arg(long, value_name = "PID", value_parser = clap::value_parser!(u32).range(1..), conflicts_with = "metrics")]
+    pub server_pid: Option<u32>,
+
+    /// The same from the server's metrics for Prometheus, http://HOST:PORT/metrics
+    #[arg(long, value_name = "URL", value_parser = parse_metrics)]
+    pub metrics: Option<Target>,
 }
 
 /// Checks what this machine allows for a run, and says how to allow more.
@@ -162,6 +170,11 @@ fn parse_namespace(text: &str) -> Result<String, String> {
     if wrong { Err("write a namespace as /NAME, without , and ?".to_owned()) } else { Ok(text.to_owned()) }
 }
 
+fn parse_metrics(text: &str) -> Result<Target, String> {
+    let target = Target::parse_with(text, "/metrics").ok().filter(|_| text.starts_with("http://"));
+    target.ok_or_else(|| "write http://HOST:PORT/PATH".to_owned())
+}
+
 fn parse_limits(text: &str) -> Result<Limits, String> {
     limits::parse(text).map(Limits)
 }
@@ -204,6 +217,21 @@ mod tests {
             (["--ramp", "fast"], "invalid value 'fast' for '--ramp <RATE>': write a rate as 10 or 10/s, above zero"),
         ] {
             assert_eq!(doctor(&flags).map(|_| ()), Err(line.to_owned()));
+        }
+    }
+
+    #[test]
+    fn a_server_is_watched_in_one_way() {
+        assert_eq!(read(&["http://h", "--server-pid", "7"]).map(|options| options.server_pid), Ok(Some(7)));
+        for (url, whole) in [("http://h:1", "http://h:1/metrics"), ("http://h/a/b", "http://h:80/a/b")] {
+            let metrics = read(&["http://h", "--metrics", url]).expect("it is a URL").metrics;
+            assert_eq!(metrics.map(|target| target.url()).as_deref(), Some(whole));
+        }
+        let both = read(&["http://h", "--server-pid", "7", "--metrics", "http://h"]).map(|_| ());
+        assert_eq!(both, Err("the argument '--server-pid <PID>' cannot be used with '--metrics <URL>'".to_owned()));
+        for url in ["https://h", "ws://h", "h:1", "http://h/?a"] {
+            let line = format!("invalid value '{url}' for '--metrics <URL>': write http://HOST:PORT/PATH");
+            assert_eq!(read(&["http://h", "--metrics", url]).map(|_| ()), Err(line));
         }
     }
 

@@ -5,6 +5,7 @@ use crate::limits::Limit;
 use crate::options::{Options, Publish};
 use crate::stamp::STAMP_BYTES;
 use crate::target::Target;
+use crate::watch::Source;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -25,6 +26,8 @@ pub struct Plan {
     pub namespace: String,
     pub limits: Vec<Limit>,
     pub json: Option<PathBuf>,
+    /// How the server is watched.
+    pub watch: Option<Source>,
     /// How many messages that makes.
     pub messages: u32,
 }
@@ -57,6 +60,7 @@ impl Plan {
             namespace: options.namespace,
             limits: options.limit.map(|limits| limits.0).unwrap_or_default(),
             json: options.json,
+            watch: options.server_pid.map(Source::Pid).or(options.metrics.map(Source::Metrics)),
             messages: messages as u32,
         })
     }

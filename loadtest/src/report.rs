@@ -5,7 +5,7 @@ use crate::error::Error;
 use crate::health::{self, Health};
 use crate::limits::{Figures, Was};
 use crate::plan::Plan;
-use crate::run::{Seen, Times as RunTimes};
+use crate::run::{Seen, Server, Times as RunTimes};
 use crate::tally::{Fault, Tally, Times};
 use crate::units::{self, count, nanos};
 use serde_json::{Value, json};
@@ -26,6 +26,8 @@ pub struct Report {
     complete: u32,
     closed: u64,
     interrupted: bool,
+    /// What watching the server gave, when that was asked for.
+    server: Option<Server>,
     /// One line per broken promise.
     failures: Vec<String>,
     /// Why the run says more about the generator than about the server.
@@ -58,6 +60,7 @@ impl Report {
             error: failure.or(closing),
             times: seen.times,
             interrupted: seen.interrupted,
+            server: seen.server,
             closed,
             sent,
             late,
@@ -145,6 +148,7 @@ impl Report {
         let faults = faults.map(|(name, fault)| format!("{name} {}", count(fault.count)));
         writeln!(out, "  faults      {}, closed {}", faults.join(", "), count(self.closed))?;
         self.write_delays(out)?;
+        self.write_server(out)?;
         self.write_generator(out)?;
         if self.interrupted {
             writeln!(out, "INTERRUPTED this is what was seen so far")?;
@@ -179,6 +183,20 @@ impl Report {
             writeln!(out, "    {missing} messages never reached everyone; they have no last receiver")?;
         }
         Ok(())
+    }
+
+    fn write_server(&self, out: &mut String) -> std::fmt::Result {
+        let Some(server) = &self.server else { return Ok(()) };
+        let spent = server.spent.map(|spent| {
+            let (cpu, cores) = (spent.cpu.as_secs_f64(), spent.cores());
+            let each = spent.micros_per(self.tally.delivered);
+            let each = each.map(|micros| format!(", {micros:.2} µs per delivery")).unwrap_or_default();
+            format!("{cpu:.2} s of CPU, {cores:.2} cores{each}")
+        });
+        let memory = server.resident_max.map(|bytes| format!("{} kB of memory at most", count(bytes / 1024)));
+        let lines = [spent, memory, server.trouble.clone()].into_iter().flatten();
+        let labels = std::iter::once("server").chain(std::iter::repeat(""));
+        lines.zip(labels).try_for_each(|(line, label)| writeln!(out, "  {label:<11} {line}"))
     }
 
     fn write_generator(&self, out: &mut String) -> std::fmt::Result {
@@ -261,6 +279,13 @@ impl Report {
                 "threads": threads,
                 "memory_bytes": self.times.memory,
             },
+            "server": self.server.as_ref().map(|server| json!({
+                "cpu_s": server.spent.map(|spent| spent.cpu.as_secs_f64()),
+                "cores": server.spent.map(|spent| spent.cores()),
+                "cpu_us_per_delivery": server.spent.and_then(|spent| spent.micros_per(tally.delivered)),
+                "memory_bytes_max": server.resident_max,
+                "trouble": server.trouble,
+            })),
             "interrupted": self.interrupted,
             "valid": self.invalid.is_none(),
             "invalid": self.invalid,

@@ -20,6 +20,7 @@ use crate::report::Report;
 use crate::sources::Sources;
 use crate::tables;
 use crate::units::count;
+use crate::watch::{self, Sample, ServerWatch, Spent};
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
@@ -43,6 +44,16 @@ pub struct Seen {
     pub publisher: publisher::Outcome,
     pub times: Times,
     pub interrupted: bool,
+    pub server: Option<Server>,
+}
+
+/// What watching the server gave.
+pub struct Server {
+    /// From before the first message to after the last delivery.
+    pub spent: Option<Spent>,
+    /// The most memory that was seen, in bytes.
+    pub resident_max: Option<u64>,
+    pub trouble: Option<String>,
 }
 
 /// The controller's own notes.
@@ -70,6 +81,7 @@ pub fn run(plan: Plan, interrupted: &AtomicBool, output: &mut Output) -> Result<
     let server = plan.target.reach()?;
     let sources = Sources::choose(server, plan.connections)?;
     let board = Board::new(plan, server, sources, threads);
+    let watch = ServerWatch::start(&board.plan, board.clock)?;
     let gathered = Barrier::new(threads as usize + 1);
     let seen = thread::scope(|scope| {
         let crowds: Vec<_> = (0..threads)
@@ -82,17 +94,27 @@ pub fn run(plan: Plan, interrupted: &AtomicBool, output: &mut Output) -> Result<
         // Nothing is opened before every crowd has its own table: it would be copied into them and never close.
         gathered.wait();
         let publisher = scope.spawn(|| publisher::run(&board));
-        let mut control =
-            Control { board: &board, interrupted, output, shown: 0, shown_delivered: 0, times: Times::default() };
+        let mut control = Control {
+            board: &board,
+            interrupted,
+            output,
+            watch,
+            resident_max: None,
+            shown: 0,
+            shown_delivered: 0,
+            times: Times::default(),
+        };
         control.connect();
         control.warm_up();
+        let before = control.sample(ServerWatch::fresh_sample);
         control.measure();
         control.drain();
+        let server = control.server(before);
         let times = control.times;
         board.enter(Phase::Over);
         let crowds = crowds.into_iter().map(|crowd| crowd.join().expect("a panic of a crowd is a bug")).collect();
         let publisher = publisher.join().expect("a panic of the publisher is a bug");
-        Seen { crowds, publisher, times, interrupted: interrupted.load(Relaxed) }
+        Seen { crowds, publisher, times, interrupted: interrupted.load(Relaxed), server }
     });
     match board.failure() {
         Some(error) if board.sent() == 0 => Err(error),
@@ -104,6 +126,8 @@ struct Control<'a> {
     board: &'a Board,
     interrupted: &'a AtomicBool,
     output: &'a mut Output,
+    watch: Option<ServerWatch>,
+    resident_max: Option<u64>,
     /// When progress was shown last, and how many deliveries there were then.
     shown: Nanos,
     shown_delivered: u64,
@@ -112,14 +136,14 @@ struct Control<'a> {
 
 impl Control<'_> {
     fn connect(&mut self) {
-        let (began, memory) = (self.board.clock.now(), resident_bytes());
+        let (began, memory) = (self.board.clock.now(), watch::resident_bytes("self").unwrap_or(0));
         let all = self.board.plan.connections;
         let silent = self.watch(SILENCE, |counts| counts.ready, |counts| counts.ready == all);
         if let Some(ready) = silent {
             self.board.fail(Error::Silent { ready, connections: all, seconds: SILENCE.as_secs() });
         }
         self.times.connecting = self.board.clock.now() - began;
-        self.times.memory = resident_bytes().saturating_sub(memory);
+        self.times.memory = watch::resident_bytes("self").unwrap_or(0).saturating_sub(memory);
         self.times.ready = self.board.counts().ready;
     }
 
@@ -206,6 +230,21 @@ impl Control<'_> {
         let per_second = (counts.delivered - self.shown_delivered) as f64 / since.as_secs_f64();
         (self.shown, self.shown_delivered) = (now, counts.delivered);
         self.output.progress(&progress(self.board, now, counts, per_second));
+        self.sample(ServerWatch::sample);
+    }
+
+    fn sample(&mut self, take: fn(&mut ServerWatch) -> Option<Sample>) -> Option<Sample> {
+        let sample = take(self.watch.as_mut()?)?;
+        self.resident_max = self.resident_max.max(Some(sample.resident));
+        Some(sample)
+    }
+
+    /// What the server spent since `before`.
+    fn server(&mut self, before: Option<Sample>) -> Option<Server> {
+        let after = self.sample(ServerWatch::fresh_sample);
+        let spent = before.zip(after).and_then(|(before, after)| Spent::between(before, after));
+        let trouble = self.watch.as_ref()?.trouble();
+        Some(Server { spent, resident_max: self.resident_max, trouble })
     }
 }
 
@@ -229,11 +268,4 @@ fn progress(board: &Board, now: Nanos, counts: Counts, per_second: f64) -> Strin
         count(per_second as u64),
         count(missing)
     )
-}
-
-/// The process's memory in bytes; zero where it is not told.
-fn resident_bytes() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    line.and_then(|line| line.trim().trim_end_matches("kB").trim().parse::<u64>().ok()).unwrap_or(0) * 1024
 }

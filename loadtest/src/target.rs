@@ -16,6 +16,11 @@ pub struct Target {
 
 impl Target {
     pub fn parse(url: &str) -> Result<Target, String> {
+        Self::parse_with(url, "/socket.io/")
+    }
+
+    /// The same for another service, with its own path for a URL that has none.
+    pub fn parse_with(url: &str, usual_path: &str) -> Result<Target, String> {
         let wrong = || format!("'{url}' is no URL; write http://HOST:PORT");
         let (scheme, rest) = url.split_once("://").ok_or_else(wrong)?;
         if !matches!(scheme, "http" | "ws") {
@@ -31,7 +36,7 @@ impl Target {
         if name.is_empty() || port == 0 || url.contains(|byte: char| byte.is_whitespace() || "?#@".contains(byte)) {
             return Err(wrong());
         }
-        let path = if path == "/" { "/socket.io/" } else { path };
+        let path = if path == "/" { usual_path } else { path };
         Ok(Target { name: name.to_owned(), port, path: path.to_owned() })
     }
 

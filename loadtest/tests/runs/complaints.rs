@@ -67,6 +67,20 @@ fn the_report_cannot_be_written() {
 }
 
 #[test]
+fn the_server_cannot_be_watched() {
+    let mut ended = Command::new("true").spawn().expect("true is there");
+    assert!(ended.wait().expect("it ends").success());
+    let line = format!("loadtest: no process {} is to be seen on this machine; correct --server-pid\n", ended.id());
+    let server = relay(Fault::None, 1);
+    assert_eq!(complaint(&loadtest(server, &["--server-pid", &ended.id().to_string()])), (Some(2), line));
+    let line = format!(
+        "loadtest: no metrics at http://{server}/nothing: the answer was 'HTTP/1.1 101 Switching Protocols'; \
+         correct --metrics\n"
+    );
+    assert_eq!(complaint(&loadtest(server, &["--metrics", &format!("http://{server}/nothing")])), (Some(2), line));
+}
+
+#[test]
 fn a_broken_limit_is_one_line_and_code_1() {
     let flags = "--connections 5 --duration 300ms --publish event:pub --limit last-max<1us,lost=0";
     let output = loadtest(relay(Fault::None, 1), &flags.split(' ').collect::<Vec<_>>());

@@ -4,3 +4,4 @@ mod complaints;
 mod doctor;
 mod faults;
 mod relay;
+mod watching;
