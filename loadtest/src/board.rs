@@ -4,9 +4,14 @@
 
 use crate::clock::{Clock, Nanos};
 use crate::error::Error;
+use crate::health::Spent;
+use crate::marks::Marks;
+use crate::motion::Kind;
 use crate::plan::Plan;
-use crate::ranks::Ranks;
+use crate::rooms::Rooms;
+use crate::schedule::Schedule;
 use crate::session::Words;
+use crate::snapshot::Behind;
 use crate::sources::Sources;
 use std::net::SocketAddr;
 use std::sync::Mutex;
@@ -25,18 +30,33 @@ pub enum Phase {
     Over,
 }
 
+impl Phase {
+    pub fn name(self) -> &'static str {
+        match self {
+            Phase::Connecting => "connecting",
+            Phase::Warming => "warming",
+            Phase::Measuring => "measuring",
+            Phase::Draining | Phase::Over => "draining",
+        }
+    }
+}
+
 pub struct Board {
     pub plan: Plan,
     pub words: Words,
     pub server: SocketAddr,
     pub sources: Sources,
     pub clock: Clock,
-    pub ranks: Ranks,
+    pub rooms: Rooms,
+    pub schedule: Schedule,
+    pub marks: Marks,
     /// Tells our stamps from those of another run.
     pub run: u32,
+    /// One for each thread of clients; the last one is the publisher's.
     pub seats: Vec<Seat>,
-    /// Messages published so far.
+    /// Messages published so far, and how late the newest was.
     pub sent: AtomicU32,
+    pub late: AtomicU64,
     /// When the first message is due; meaningful from `Measuring` on.
     pub begin: AtomicU64,
     phase: AtomicU8,
@@ -48,10 +68,20 @@ pub struct Board {
 #[derive(Default)]
 #[repr(align(128))]
 pub struct Seat {
+    /// Clients that are there now; that have heard a test message; that the server ended; that moved.
     pub ready: AtomicU32,
     pub warm: AtomicU32,
     pub closed: AtomicU32,
+    pub moves: AtomicU32,
+    /// First deliveries to all clients, and to those that stay.
     pub delivered: AtomicU64,
+    pub to_audience: AtomicU64,
+    /// Doubled, reordered, stray.
+    pub faults: [AtomicU64; 3],
+    pub behind: [AtomicU32; 6],
+    /// How long the thread ran, all in all, and when that was looked at.
+    pub cpu: AtomicU64,
+    pub looked: AtomicU64,
 }
 
 /// The sum of all seats.
@@ -60,30 +90,50 @@ pub struct Counts {
     pub ready: u32,
     pub warm: u32,
     pub closed: u32,
+    pub moves: u32,
     pub delivered: u64,
+    pub to_audience: u64,
+    pub faults: [u64; 3],
+    pub behind: Behind,
+}
+
+impl Seat {
+    /// Tells how long the calling thread, whose seat it is, has run so far.
+    pub fn tell_cpu(&self, now: Nanos) {
+        self.cpu.store(Spent::now().map_or(0, Spent::running), Relaxed);
+        self.looked.store(now, Relaxed);
+    }
 }
 
 impl Board {
-    pub fn new(plan: Plan, server: SocketAddr, sources: Sources, threads: u32) -> Board {
-        let words = Words::new(&plan.target.host(), &plan.target.path, &plan.namespace, plan.room.as_deref());
-        let ranks = Ranks::new(plan.messages, plan.connections);
+    pub fn new(plan: Plan, server: SocketAddr, sources: Sources, threads: u32, clock: Clock) -> Board {
+        let words = Words::new(&plan.target.host(), &plan.target.path, &plan.speech);
+        let rooms = Rooms::new(plan.room.as_deref(), &plan.layout, plan.motion, plan.connections, plan.seed);
         // The process and the time together: two runs on one server at once must differ, nothing else.
         let time = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
         let run = std::process::id() ^ time.subsec_nanos().rotate_left(7);
         Board {
-            plan,
             words,
             server,
             sources,
-            clock: Clock::start(),
-            ranks,
+            clock,
+            rooms,
+            schedule: plan.schedule(),
+            marks: Marks::new(plan.messages),
+            plan,
             run,
-            seats: (0..threads).map(|_| Seat::default()).collect(),
+            seats: (0..=threads).map(|_| Seat::default()).collect(),
             sent: AtomicU32::new(0),
+            late: AtomicU64::new(0),
             begin: AtomicU64::new(0),
             phase: AtomicU8::new(Phase::Connecting as u8),
             failure: Mutex::new(None),
         }
+    }
+
+    /// Whether the run has come as far as to count.
+    pub fn measured(&self) -> bool {
+        self.begin.load(Relaxed) > 0
     }
 
     pub fn phase(&self) -> Phase {
@@ -112,12 +162,29 @@ impl Board {
     }
 
     pub fn counts(&self) -> Counts {
-        self.seats.iter().fold(Counts::default(), |sum, seat| Counts {
-            ready: sum.ready + seat.ready.load(Relaxed),
-            warm: sum.warm + seat.warm.load(Relaxed),
-            closed: sum.closed + seat.closed.load(Relaxed),
-            delivered: sum.delivered + seat.delivered.load(Relaxed),
+        self.seats.iter().fold(Counts::default(), |mut sum, seat| {
+            sum.ready += seat.ready.load(Relaxed);
+            sum.warm += seat.warm.load(Relaxed);
+            sum.closed += seat.closed.load(Relaxed);
+            sum.moves += seat.moves.load(Relaxed);
+            sum.delivered += seat.delivered.load(Relaxed);
+            sum.to_audience += seat.to_audience.load(Relaxed);
+            sum.faults.iter_mut().zip(&seat.faults).for_each(|(sum, faults)| *sum += faults.load(Relaxed));
+            sum.behind.iter_mut().zip(&seat.behind).for_each(|(sum, clients)| *sum += clients.load(Relaxed));
+            sum
         })
+    }
+
+    /// Clients that are in their rooms from the beginning: all but those that join late.
+    pub fn early(&self) -> u32 {
+        let late = self.plan.motion.filter(|motion| motion.kind == Kind::Join);
+        let early = |client: &u32| late.is_none_or(|motion| !motion.moves(*client));
+        (0..self.plan.connections).filter(early).count() as u32
+    }
+
+    /// How long messages have been published; zero before the first is due.
+    pub fn elapsed(&self, now: Nanos) -> Nanos {
+        if self.phase() < Phase::Measuring { 0 } else { now.saturating_sub(self.begin.load(Relaxed)) }
     }
 
     pub fn sent(&self) -> u32 {

@@ -1,6 +1,7 @@
 //! Error: why a run cannot begin or go on. Each is one line that says what was wrong and what to do about it.
 
 use crate::session::Ending;
+use crate::speech::Speech;
 use crate::units;
 use std::fmt;
 use std::net::SocketAddr;
@@ -14,6 +15,10 @@ pub enum Error {
     },
     /// What the parser of flags says.
     Flags(String),
+    Scenario {
+        path: String,
+        cause: String,
+    },
     UnknownHost {
         host: String,
         cause: String,
@@ -45,7 +50,9 @@ pub enum Error {
         client: u32,
         cause: String,
     },
-    Upgrade {
+    /// The server does not speak as the run would.
+    NotSpoken {
+        speech: String,
         url: String,
         ending: Ending,
     },
@@ -75,7 +82,7 @@ pub enum Error {
     Unheard {
         heard: u32,
         connections: u32,
-        way: String,
+        duty: String,
         seconds: u64,
     },
     PublishRefused {
@@ -84,7 +91,9 @@ pub enum Error {
     Publisher {
         cause: String,
     },
+    /// A file that was asked for with this option.
     Report {
+        option: &'static str,
         path: String,
         cause: String,
     },
@@ -97,6 +106,20 @@ pub enum Error {
         url: String,
         problem: String,
     },
+    /// The record of an earlier run.
+    Record {
+        path: String,
+        why: Unreadable,
+    },
+}
+
+/// Why a file is no record that can be shown.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Unreadable {
+    File(String),
+    NotJson(String),
+    NoRecord(String),
+    Newer { format: u64, known: u32 },
 }
 
 impl fmt::Display for Error {
@@ -105,6 +128,7 @@ impl fmt::Display for Error {
         match self {
             E::Option { option, problem } => write!(out, "{option}: {problem}"),
             E::Flags(text) => write!(out, "{text}; see loadtest --help"),
+            E::Scenario { path, cause } => write!(out, "the scenario {path} cannot be used: {cause}; correct it"),
             E::UnknownHost { host, cause } => {
                 write!(out, "the host '{host}' has no address ({cause}); correct the URL")
             }
@@ -135,8 +159,11 @@ impl fmt::Display for Error {
                     "connection {client} failed: {cause}; connect more slowly with --ramp, or see the server's log"
                 )
             }
-            E::Upgrade { url, ending } => {
-                write!(out, "no Socket.IO over WebSocket at {url}: {ending}; correct the URL, path included")
+            E::NotSpoken { speech, url, ending } => {
+                write!(
+                    out,
+                    "no {speech} at {url}: {ending}; correct the URL, path included, or --protocol and --transport"
+                )
             }
             E::Namespace { namespace, message } => write!(
                 out,
@@ -159,10 +186,10 @@ impl fmt::Display for Error {
                 units::count((*ready).into()),
                 units::count((*connections).into())
             ),
-            E::Unheard { heard, connections, way, seconds } => write!(
+            E::Unheard { heard, connections, duty, seconds } => write!(
                 out,
                 "only {} of {} connections received a test message and no more in {seconds} s; \
-                 the server must answer {way} with an event 'msg' to all of them",
+                 the server must {duty}",
                 units::count((*heard).into()),
                 units::count((*connections).into())
             ),
@@ -172,22 +199,34 @@ impl fmt::Display for Error {
                  publish through a client with --publish event:NAME, or switch the server's API on"
             ),
             E::Publisher { cause } => write!(out, "publishing failed: {cause}; see the server's log"),
-            E::Report { path, cause } => write!(out, "cannot write the report to {path}: {cause}; correct --json"),
+            E::Report { option, path, cause } => {
+                write!(out, "cannot write the report to {path}: {cause}; correct {option}")
+            }
             E::NoProcess { pid } => {
                 write!(out, "no process {pid} is to be seen on this machine; correct --server-pid")
             }
             E::Metrics { url, problem } => write!(out, "no metrics at {url}: {problem}; correct --metrics"),
+            E::Record { path, why } => match why {
+                Unreadable::File(cause) => write!(out, "cannot read {path}: {cause}; name a file that --json wrote"),
+                Unreadable::NotJson(cause) => write!(out, "{path} is not JSON: {cause}; name a file that --json wrote"),
+                Unreadable::NoRecord(cause) => {
+                    write!(out, "{path} is no record of a run: {cause}; name a file that --json wrote")
+                }
+                Unreadable::Newer { format, known } => {
+                    write!(out, "{path} has format {format}, known is {known}; show it with the loadtest that wrote it")
+                }
+            },
         }
     }
 }
 
 impl Error {
     /// What the end of a client means before anything was counted.
-    pub fn from_ending(client: u32, ending: Ending, url: &str, namespace: &str) -> Error {
+    pub fn from_ending(client: u32, ending: Ending, speech: &Speech, url: &str) -> Error {
         match ending {
-            Ending::NamespaceRefused(message) => Error::Namespace { namespace: namespace.to_owned(), message },
-            Ending::Refused(_) | Ending::NotHttp | Ending::WrongAcceptKey => {
-                Error::Upgrade { url: url.to_owned(), ending }
+            Ending::NamespaceRefused(message) => Error::Namespace { namespace: speech.namespace.clone(), message },
+            ending if ending.is_of_the_handshake() => {
+                Error::NotSpoken { speech: speech.to_string(), url: url.to_owned(), ending }
             }
             ending => Error::Ended { client, ending },
         }
@@ -205,23 +244,52 @@ pub fn cause(error: &std::io::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::options::Options;
+    use crate::plan::Plan;
+    use clap::Parser;
 
     #[test]
     fn the_lines() {
         let ending = Ending::Closed(Some(1001));
+        let from_ending = |ending, flags: &[&str]| {
+            let options =
+                Options::try_parse_from(["loadtest", "http://h:1"].iter().chain(flags)).expect("all are flags");
+            let plan = Plan::new(options).expect("they fit together");
+            Error::from_ending(3, ending, &plan.speech, &plan.target.url())
+        };
         let table = [
             (
-                Error::from_ending(3, Ending::NamespaceRefused("Invalid namespace".into()), "", "/x"),
+                from_ending(Ending::NamespaceRefused("Invalid namespace".into()), &["--namespace", "/x"]),
                 "the server refused namespace '/x': Invalid namespace; choose one that it has with --namespace",
             ),
             (
-                Error::from_ending(3, Ending::Refused("HTTP/1.1 404 Not Found".into()), "http://h:1/socket.io/", "/"),
+                from_ending(Ending::UpgradeRefused("HTTP/1.1 404 Not Found".into()), &[]),
                 "no Socket.IO over WebSocket at http://h:1/socket.io/: the upgrade was answered with \
-                 'HTTP/1.1 404 Not Found'; correct the URL, path included",
+                 'HTTP/1.1 404 Not Found'; correct the URL, path included, or --protocol and --transport",
             ),
             (
-                Error::from_ending(3, ending.clone(), "", "/"),
+                from_ending(Ending::HandshakeRefused("HTTP/1.1 400 Bad Request".into()), &["--transport", "polling"]),
+                "no Socket.IO over polling at http://h:1/socket.io/: the handshake was answered with \
+                 'HTTP/1.1 400 Bad Request'; correct the URL, path included, or --protocol and --transport",
+            ),
+            (
+                from_ending(Ending::NoUpgrade, &["--transport", "upgrade"]),
+                "no Socket.IO over polling, then WebSocket at http://h:1/socket.io/: the server offers no upgrade to \
+                 WebSocket; correct the URL, path included, or --protocol and --transport",
+            ),
+            (
+                from_ending(Ending::NotHttp, &["--protocol", "ws"]),
+                "no plain WebSocket at http://h:1/: the server did not answer in HTTP; \
+                 correct the URL, path included, or --protocol and --transport",
+            ),
+            (
+                from_ending(ending.clone(), &[]),
                 "connection 3 ended before the first message: the server closed with code 1001; see the server's log",
+            ),
+            (
+                from_ending(Ending::PollRefused("HTTP/1.1 400 Bad Request".into()), &["--transport", "polling"]),
+                "connection 3 ended before the first message: a poll was answered with 'HTTP/1.1 400 Bad Request'; \
+                 see the server's log",
             ),
             (
                 Error::Closed { count: 12, connections: 1000, client: 3, ending },
@@ -234,9 +302,14 @@ mod tests {
                  connect more slowly with --ramp, or see the server's log",
             ),
             (
-                Error::Unheard { heard: 0, connections: 10, way: "the event 'pub'".into(), seconds: 10 },
+                Error::Unheard {
+                    heard: 0,
+                    connections: 10,
+                    duty: "relay a message to all of them".into(),
+                    seconds: 10,
+                },
                 "only 0 of 10 connections received a test message and no more in 10 s; \
-                 the server must answer the event 'pub' with an event 'msg' to all of them",
+                 the server must relay a message to all of them",
             ),
             (
                 Error::SystemDescriptors { client: 9 },

@@ -25,6 +25,10 @@ impl Spent {
         Self::parse(&fs::read_to_string("/proc/thread-self/schedstat").ok()?)
     }
 
+    pub fn running(self) -> Nanos {
+        self.running
+    }
+
     fn parse(text: &str) -> Option<Spent> {
         let mut numbers = text.split_whitespace().map(str::parse);
         Some(Spent { running: numbers.next()?.ok()?, waiting: numbers.next()?.ok()? })
@@ -75,14 +79,14 @@ impl Health {
 }
 
 /// A thread that is busy for more than this share of the time is the bottleneck.
-const BUSY_MAX: f64 = 0.9;
+pub const BUSY_MAX: f64 = 0.9;
 /// Waiting, lag and lateness count when they are more than this…
-const LAG_MIN: Nanos = 5_000_000;
+pub const LAG_MIN: Nanos = 5_000_000;
 /// …and more than this share of the median time to the last receiver.
 const LAG_SHARE_MAX: f64 = 0.5;
 
 /// Why the run says more about the generator than about the server; `None` when it does not.
-pub fn bottleneck(threads: &[Health], messages: u32, late: &Times, last: &Times) -> Option<String> {
+pub fn bottleneck(threads: &[&Health], messages: u32, late: &Times, last: &Times) -> Option<String> {
     use crate::units::nanos;
     let last = last.at(0.5);
     let too_long = |time: Nanos| time > LAG_MIN && time as f64 > last as f64 * LAG_SHARE_MAX;
@@ -92,24 +96,26 @@ pub fn bottleneck(threads: &[Health], messages: u32, late: &Times, last: &Times)
     if busiest > BUSY_MAX {
         return Some(format!("a thread of the generator was busy or waited for a core {percent:.0} % of the time"));
     }
+    if messages == 0 || last == 0 {
+        return None;
+    }
     let waited = threads.iter().map(|health| health.waited).max().unwrap_or(0) / u64::from(messages.max(1));
     if too_long(waited) {
         let (waited, last) = (nanos(waited), nanos(last));
         return Some(format!(
-            "a thread of the generator waited {waited} for a core per message, last receivers had {last} (p50)"
+            "a thread of the generator waited {waited} for a core per message, beside delays of {last} (p50)"
         ));
     }
     if too_long(lag) {
         return Some(format!(
-            "the generator read with a lag of {} (p99), last receivers had {} (p50)",
+            "the generator read with a lag of {} (p99), beside delays of {} (p50)",
             nanos(lag),
             nanos(last)
         ));
     }
     let late = late.at(0.99);
-    too_long(late).then(|| {
-        format!("the generator published {} late (p99), last receivers had {} (p50)", nanos(late), nanos(last))
-    })
+    too_long(late)
+        .then(|| format!("the generator published {} late (p99), beside delays of {} (p50)", nanos(late), nanos(last)))
 }
 
 #[cfg(test)]
@@ -141,25 +147,25 @@ mod tests {
     fn a_generator_that_cannot_keep_up_says_so() {
         let health = |busy, lag| Health { busy, lag: times(lag), ..Health::default() };
         let (quick, slow) = (times(MILLI), times(100 * MILLI));
-        assert_eq!(bottleneck(&[health(0.5, MILLI)], 1, &quick, &slow), None);
-        assert_eq!(bottleneck(&[health(0.5, 40 * MILLI)], 1, &quick, &slow), None, "less than half");
-        assert_eq!(bottleneck(&[health(0.5, 4 * MILLI)], 1, &quick, &quick), None, "too short to matter");
+        assert_eq!(bottleneck(&[&health(0.5, MILLI)], 1, &quick, &slow), None);
+        assert_eq!(bottleneck(&[&health(0.5, 40 * MILLI)], 1, &quick, &slow), None, "less than half");
+        assert_eq!(bottleneck(&[&health(0.5, 4 * MILLI)], 1, &quick, &quick), None, "too short to matter");
         for (health, late, last, word) in [
             (health(0.95, MILLI), &quick, &slow, "busy"),
             (health(0.5, 80 * MILLI), &quick, &slow, "lag"),
             (health(0.5, MILLI), &slow, &slow, "late"),
         ] {
-            let reason = bottleneck(&[Health::default(), health], 1, late, last);
+            let reason = bottleneck(&[&Health::default(), &health], 1, late, last);
             assert!(reason.is_some_and(|reason| reason.contains(word)), "{word}");
         }
     }
 
     #[test]
     fn waiting_for_a_core_counts_per_message() {
-        let waiting = [Health { waited: 700 * MILLI, ..Health::default() }];
+        let waiting = Health { waited: 700 * MILLI, ..Health::default() };
         let (quick, slow) = (times(MILLI), times(12 * MILLI));
-        assert_eq!(bottleneck(&waiting, 200, &quick, &slow), None);
-        let reason = bottleneck(&waiting, 100, &quick, &slow).expect("7 ms of 12 ms");
+        assert_eq!(bottleneck(&[&waiting], 200, &quick, &slow), None);
+        let reason = bottleneck(&[&waiting], 100, &quick, &slow).expect("7 ms of 12 ms");
         assert!(reason.starts_with("a thread of the generator waited 7.00 ms for a core per message"), "{reason}");
     }
 

@@ -1,13 +1,14 @@
 //! Limits: what the run must keep, `last-p99<100ms,lost=0`, and whether it did.
 //!
 //! ```text
-//!     lost doubled reordered closed           = < <=    a count
+//!     lost doubled reordered stray closed     = < <=    a count
 //!     first median p99 last delivery          < <=      a duration; the receiver of a message, or every delivery
 //!       each with -p50 -p90 -p99 -p999 -max
 //! ```
 
 use crate::clock::Nanos;
-use crate::tally::{Delays, Times};
+use crate::delays::Delays;
+use crate::tally::Times;
 use crate::units;
 use std::fmt;
 
@@ -31,6 +32,7 @@ enum Count {
     Lost,
     Doubled,
     Reordered,
+    Stray,
     Closed,
 }
 
@@ -64,10 +66,10 @@ pub struct Figures<'a> {
     pub lost: u64,
     pub doubled: u64,
     pub reordered: u64,
+    pub stray: u64,
     pub closed: u64,
+    /// A message that did not reach everyone has no last receiver: its delay is endless.
     pub delays: &'a Delays,
-    /// Messages that were published. One that did not reach everyone has no last receiver: its delay is endless.
-    pub sent: u64,
     /// All the deliveries there should be.
     pub expected: u64,
 }
@@ -132,6 +134,7 @@ fn parse_figure(name: &str) -> Result<Figure, String> {
         "lost" => Some(Count::Lost),
         "doubled" => Some(Count::Doubled),
         "reordered" => Some(Count::Reordered),
+        "stray" => Some(Count::Stray),
         "closed" => Some(Count::Closed),
         _ => None,
     };
@@ -187,11 +190,12 @@ impl Figure {
             Figure::Count(Count::Lost) => return Was::Count(figures.lost),
             Figure::Count(Count::Doubled) => return Was::Count(figures.doubled),
             Figure::Count(Count::Reordered) => return Was::Count(figures.reordered),
+            Figure::Count(Count::Stray) => return Was::Count(figures.stray),
             Figure::Count(Count::Closed) => return Was::Count(figures.closed),
-            Figure::Delay(Receiver::First, _) => (&figures.delays.first, figures.sent),
-            Figure::Delay(Receiver::Median, _) => (&figures.delays.median, figures.sent),
-            Figure::Delay(Receiver::P99, _) => (&figures.delays.p99, figures.sent),
-            Figure::Delay(Receiver::Last, _) => (&figures.delays.last, figures.sent),
+            Figure::Delay(Receiver::First, _) => (&figures.delays.first, figures.delays.awaited.into()),
+            Figure::Delay(Receiver::Median, _) => (&figures.delays.median, figures.delays.awaited.into()),
+            Figure::Delay(Receiver::P99, _) => (&figures.delays.p99, figures.delays.awaited.into()),
+            Figure::Delay(Receiver::Last, _) => (&figures.delays.last, figures.delays.awaited.into()),
             Figure::Delay(Receiver::Delivery, _) => (&figures.delays.delivery, figures.expected),
         };
         let Figure::Delay(_, quantile) = self else { unreachable!("counts have returned above") };
@@ -226,9 +230,11 @@ mod tests {
         delays
     }
 
-    fn broken(text: &str, sent: u64) -> Option<Was> {
+    fn broken(text: &str, sent: u32) -> Option<Was> {
         let delays = delays();
-        let figures = Figures { lost: 2, doubled: 0, reordered: 0, closed: 0, delays: &delays, sent, expected: 100 };
+        let delays = Delays { awaited: sent, ..delays };
+        let figures =
+            Figures { lost: 2, doubled: 0, reordered: 0, stray: 0, closed: 0, delays: &delays, expected: 100 };
         parse(text).expect("it is a limit")[0].broken(&figures)
     }
 

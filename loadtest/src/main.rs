@@ -15,74 +15,138 @@
 mod board;
 mod clock;
 mod crowd;
+mod delays;
+mod display;
 mod doctor;
 mod engineio;
 mod error;
 mod frame;
 mod health;
+mod history;
+mod hlog;
 mod http;
 mod kernel;
+mod knee;
 mod limits;
+mod marks;
+mod motion;
 mod options;
 mod order;
 mod output;
+mod outputs;
 mod plan;
 mod publisher;
 mod ramp;
-mod ranks;
+mod record;
 mod report;
+mod rooms;
 mod run;
+mod scenario;
+mod schedule;
+mod seed;
 mod session;
+mod snapshot;
 mod socketio;
 mod sources;
+mod speech;
 mod stamp;
+mod strip;
 mod tables;
 mod tally;
 mod target;
 mod units;
+mod views;
 mod watch;
 mod wire;
 
 use error::Error;
-use options::Command;
+use knee::Knee;
+use options::{Command, Options, Show};
 use output::Output;
+use outputs::{Outputs, unwritten};
 use plan::Plan;
-use std::fs::File;
-use std::io::{self, Write};
-use std::path::Path;
+use record::Record;
+use report::Report;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 fn main() -> ExitCode {
     let mut output = Output::new();
-    let code = obey(&mut output).unwrap_or_else(|error| {
+    let code = Command::read().and_then(|command| obey(command, &mut output)).unwrap_or_else(|error| {
         output.error(&error.to_string());
         2
     });
     ExitCode::from(code)
 }
 
-fn obey(output: &mut Output) -> Result<u8, Error> {
-    match Command::read()? {
-        Command::Measure(options) => measure(Plan::new(*options)?, output),
+fn obey(command: Command, output: &mut Output) -> Result<u8, Error> {
+    match command {
+        Command::Measure(options) => measure(*options, output),
         Command::Doctor(options) => Ok(doctor::run(&options, output)),
+        Command::Show(show) => view(&show, output).map(|()| 0),
+        Command::Compare(files) => compare(&files, output).map(|()| 0),
     }
 }
 
-fn measure(plan: Plan, output: &mut Output) -> Result<u8, Error> {
-    // Opened first: nobody wants to hear after an hour that the directory does not exist.
-    let json = plan.json.clone().map(|path| File::create(&path).map(|file| (path, file)));
-    let json = json.transpose().map_err(|error| unwritten(plan.json.as_deref(), &error))?;
-    let report = run::run(plan, &*interruption()?, output)?;
-    output.text(&report.text());
-    if let Some((path, mut file)) = json {
-        writeln!(file, "{:#}", report.json()).map_err(|error| unwritten(Some(&path), &error))?;
-    }
-    if let Some(error) = report.error() {
+fn measure(options: Options, output: &mut Output) -> Result<u8, Error> {
+    let (outputs, find_knee) = (Outputs::open(&options)?, options.find_knee);
+    let plan = Plan::new(options)?;
+    let interrupted = interruption()?;
+    let report =
+        if find_knee { search(plan, &interrupted, output)? } else { measure_once(plan, &interrupted, output)? };
+    outputs.write(&report)?;
+    Ok(report.record.exit_code)
+}
+
+fn measure_once(plan: Plan, interrupted: &AtomicBool, output: &mut Output) -> Result<Report, Error> {
+    let report = run::run(plan, interrupted, output)?;
+    output.text(&views::summary(&report.record));
+    if let Some(error) = &report.error {
         output.error(&error.to_string());
     }
-    Ok(report.exit_code())
+    Ok(report)
+}
+
+/// Runs at one rate after the other, and gives the last run that kept every limit; without one, the last run.
+fn search(plan: Plan, interrupted: &AtomicBool, output: &mut Output) -> Result<Report, Error> {
+    let mut knee = Knee::new(plan.rate);
+    let (mut best, mut last) = (None, None);
+    while let Some(rate) = knee.next() {
+        let report = measure_once(plan.at_rate(rate)?, interrupted, output)?;
+        let (held, valid) = (report.record.exit_code == 0, report.record.valid);
+        // What breaks in an invalid run says that we are at our end, not that the server is.
+        if held || valid {
+            knee.note(rate, held);
+        }
+        *(if held { &mut best } else { &mut last }) = Some(report);
+        if interrupted.load(Relaxed) || !held && !valid {
+            break;
+        }
+    }
+    output.text(&knee.text());
+    Ok(best.or(last).expect("there was a first run"))
+}
+
+fn view(show: &Show, output: &mut Output) -> Result<(), Error> {
+    let record = Record::read(&show.file)?;
+    output.text(&views::summary(&record));
+    write_file("--html", show.html.as_deref(), || views::html(&record))?;
+    write_file("--csv", show.csv.as_deref(), || views::csv(&record))
+}
+
+fn compare(files: &[PathBuf; 2], output: &mut Output) -> Result<(), Error> {
+    let [a, b] = files;
+    let records = [Record::read(a)?, Record::read(b)?];
+    let names = [a, b].map(|file| file.display().to_string());
+    output.text(&views::compare([&names[0], &names[1]], [&records[0], &records[1]]));
+    Ok(())
+}
+
+fn write_file(option: &'static str, path: Option<&Path>, content: impl FnOnce() -> String) -> Result<(), Error> {
+    let Some(path) = path else { return Ok(()) };
+    std::fs::write(path, content()).map_err(|error| unwritten(option, path, &error))
 }
 
 /// Becomes true on the first Ctrl-C, or when asked to terminate; the second one ends the process at once.
@@ -94,9 +158,4 @@ fn interruption() -> Result<Arc<AtomicBool>, Error> {
             .map_err(|error| Error::System { what: "signals cannot be caught", cause: error::cause(&error) })?;
     }
     Ok(flag)
-}
-
-fn unwritten(path: Option<&Path>, error: &io::Error) -> Error {
-    let path = path.map(|path| path.display().to_string()).unwrap_or_default();
-    Error::Report { path, cause: error::cause(error) }
 }

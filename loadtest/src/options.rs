@@ -2,17 +2,21 @@
 //!
 //! ```text
 //!   loadtest URL [flags]             a measurement
-//!   loadtest doctor [URL] [flags]    another command, with flags of its own
+//!   loadtest --compare A B           two records side by side
+//!   loadtest doctor [URL] [flags]    other commands, with flags of their own
+//!   loadtest show FILE [flags]
 //! ```
 
 use clap::error::ErrorKind;
-use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser};
+use clap::{Args, Parser, Subcommand};
 use std::ffi::OsString;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::error::Error;
 use crate::limits::{self, Limit};
+use crate::speech::{Protocol, Transport};
 use crate::target::Target;
 use crate::units;
 
@@ -20,61 +24,143 @@ use crate::units;
 #[derive(Clone, Debug)]
 pub enum Command {
     Measure(Box<Options>),
-    Doctor(DoctorOptions),
+    Doctor(Doctor),
+    Show(Show),
+    /// Two files that `--json` wrote.
+    Compare([PathBuf; 2]),
 }
 
-/// Measures what a Socket.IO server delivers: every message to every client counted, the last receiver timed.
-#[derive(Clone, Debug, Parser)]
+/// Measures what a fan-out server delivers: every message to every client counted, the last receiver timed.
+#[derive(Parser)]
 #[command(
     name = "loadtest",
     version,
-    after_help = "Exit code: 0 all was delivered and every limit kept; 1 something was lost, doubled or reordered, \
-                  or a limit broken;\n2 the run could not be done; 130 interrupted."
+    args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true,
+    disable_help_subcommand = true,
+    after_help = "Exit code: 0 all was delivered and every limit kept; 1 something was lost, doubled, reordered or \
+                  astray, or a limit broken;\n2 the run could not be done; 130 interrupted."
 )]
+struct Line {
+    #[command(subcommand)]
+    other: Option<Other>,
+
+    /// Show two records of --json side by side instead: what differs in their plans, then each figure
+    #[arg(long, value_names = ["A", "B"], num_args = 2, exclusive = true)]
+    compare: Vec<PathBuf>,
+
+    #[command(flatten)]
+    options: Option<Options>,
+}
+
+#[derive(Subcommand)]
+enum Other {
+    Doctor(Doctor),
+    Show(Show),
+}
+
+/// The flags of a run.
+#[derive(Clone, Debug, Parser)]
 pub struct Options {
-    /// The server, as http://HOST:PORT; a path replaces /socket.io/
+    /// The server, as http://HOST:PORT; a path replaces /socket.io/, a query is kept
     #[arg(value_name = "URL", value_parser = Target::parse)]
     pub target: Target,
 
-    /// How many clients connect
-    #[arg(long, short, value_name = "N", default_value = "1000", value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
-    pub connections: u32,
+    /// What clients speak: Socket.IO, or plain WebSocket whose messages are the strings themselves
+    #[arg(long, value_name = "PROTOCOL", default_value = "socketio")]
+    pub protocol: Protocol,
 
-    /// How many connections are begun per second, at most
-    #[arg(long, value_name = "RATE", default_value = "2000/s", value_parser = units::parse_rate)]
-    pub ramp: f64,
+    /// How Socket.IO is carried; `upgrade` begins with polling and goes on over WebSocket, as browsers do
+    #[arg(long, value_name = "TRANSPORT", default_value = "websocket")]
+    pub transport: Transport,
 
-    /// The room that every client joins (it emits `join` with this name) and that is published to; without it, everyone
+    /// What every client sends when it connects to the namespace, like '{"token":"abc"}'
+    #[arg(long, value_name = "JSON", value_parser = parse_auth)]
+    pub auth: Option<String>,
+
+    /// Goes into every HTTP request of clients and publisher; repeatable
+    #[arg(long = "header", value_name = "NAME: VALUE", value_parser = parse_header)]
+    pub headers: Vec<String>,
+
+    /// With plain WebSocket: a message that each client sends once connected; {room} in it is the room's name
+    #[arg(long, value_name = "TEXT")]
+    pub subscribe: Option<String>,
+
+    /// What is done: ticker, scores, chat, notify, auction, storm, stall, join, connect or churn; see scenarios/ [ticker,
+    /// without a room]
+    #[arg(long, value_name = "NAME", conflicts_with = "scenario")]
+    pub workload: Option<String>,
+
+    /// The same from a file of your own
+    #[arg(long, value_name = "FILE")]
+    pub scenario: Option<PathBuf>,
+
+    /// How many clients connect [1000]
+    #[arg(long, short, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
+    pub connections: Option<u32>,
+
+    /// How many connections are begun per second, at most [2000/s]
+    #[arg(long, value_name = "RATE", value_parser = units::parse_rate)]
+    pub ramp: Option<f64>,
+
+    /// The room that every client joins (it emits `join` with this name) and that is published to; of several rooms,
+    /// what their names begin with; without it, everyone
     #[arg(long, value_name = "NAME")]
     pub room: Option<String>,
 
-    /// Messages published per second
-    #[arg(long, value_name = "RATE", default_value = "10/s", value_parser = units::parse_rate)]
-    pub rate: f64,
+    /// Messages published per second [10/s]
+    #[arg(long, value_name = "RATE", value_parser = units::parse_rate)]
+    pub rate: Option<f64>,
 
-    /// The length of a message's string, in bytes; 36 at least
-    #[arg(long, value_name = "BYTES", default_value = "200", value_parser = units::parse_bytes)]
-    pub size: usize,
+    /// The length of a message's string, in bytes; 36 at least [200]
+    #[arg(long, value_name = "BYTES", value_parser = units::parse_bytes)]
+    pub size: Option<usize>,
 
-    /// How long messages are published
-    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = units::parse_duration)]
-    pub duration: Duration,
+    /// How long messages are published [10s]
+    #[arg(long, value_name = "TIME", value_parser = units::parse_duration)]
+    pub duration: Option<Duration>,
 
-    /// `http`: POST /api/publish; `event:NAME`: a client emits NAME with the string, and the server relays it as `msg`
-    #[arg(long, value_name = "WAY", default_value = "http", value_parser = parse_publish)]
-    pub publish: Publish,
+    /// `http`: POST /api/publish; `event:NAME`: a client emits NAME with the string, and with the room if there is one,
+    /// and the server relays the string as `msg`; `message`: a plain WebSocket client sends the string [http, or message
+    /// with --protocol ws]
+    #[arg(long, value_name = "WAY", value_parser = parse_publish)]
+    pub publish: Option<Publish>,
 
     /// The namespace that every client connects to
     #[arg(long, value_name = "NAME", default_value = "/", value_parser = parse_namespace)]
     pub namespace: String,
 
+    /// Local addresses to connect from, one after the other; loopback servers are reached from many by themselves
+    #[arg(long, value_name = "IP", value_delimiter = ',')]
+    pub source_ip: Vec<IpAddr>,
+
+    /// Decides who is in which room; the same seed makes the same run
+    #[arg(long, value_name = "NUMBER", default_value = "1")]
+    pub seed: u64,
+
     /// What the run must keep, like 'last-p99<100ms,lost=0'
     #[arg(long, value_name = "LIMITS", value_parser = parse_limits)]
     pub limit: Option<Limits>,
 
-    /// Write the report to this file, as JSON
+    /// Run again and again at other rates, beginning with --rate, and find the highest one that keeps --limit
+    #[arg(long, requires = "limit")]
+    pub find_knee: bool,
+
+    /// Write the record of the run to this file, as JSON
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
+
+    /// Write the seconds of the run to this file, as CSV
+    #[arg(long, value_name = "FILE")]
+    pub csv: Option<PathBuf>,
+
+    /// Write a page with charts to this file; it needs nothing but itself
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<PathBuf>,
+
+    /// Write the delays to this file, as an HdrHistogram log
+    #[arg(long, value_name = "FILE")]
+    pub hdr: Option<PathBuf>,
 
     /// Report the CPU time and memory of the server, which is this process on this machine
     #[arg(long, value_name = "PID", value_parser = clap::value_parser!(u32).range(1..), conflicts_with = "metrics")]
@@ -85,14 +171,27 @@ pub struct Options {
     pub metrics: Option<Target>,
 }
 
-/// Checks what this machine allows for a run, and says how to allow more.
-#[derive(Clone, Debug, Parser)]
+/// Shows a record of --json again: the summary here, other views as files
+#[derive(Args, Clone, Debug)]
+pub struct Show {
+    /// The record
+    pub file: PathBuf,
+
+    /// Write a page with charts to this file; it needs nothing but itself
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<PathBuf>,
+
+    /// Write the seconds of the run to this file, as CSV
+    #[arg(long, value_name = "FILE")]
+    pub csv: Option<PathBuf>,
+}
+
+/// Checks what this machine allows for a run, and says how to allow more
+#[derive(Args, Clone, Debug)]
 #[command(
-    name = "doctor",
-    bin_name = "loadtest doctor",
     after_help = "Exit code: 0 the run can go, with warnings perhaps; 1 something will surely stop it; 2 a wrong flag."
 )]
-pub struct DoctorOptions {
+pub struct Doctor {
     /// The server, as http://HOST:PORT; without it, one on this machine that does not run yet
     #[arg(value_name = "URL", value_parser = Target::parse)]
     pub target: Option<Target>,
@@ -114,6 +213,7 @@ pub struct DoctorOptions {
 pub enum Publish {
     Http,
     Event(String),
+    Message,
 }
 
 /// Several limits behind one flag. Its own type, because clap would take a plain `Vec` for a repeated flag.
@@ -130,13 +230,14 @@ impl Command {
     }
 
     fn parse(words: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> Result<Command, clap::Error> {
-        let flags = Options::command().subcommand(DoctorOptions::command());
-        let flags = flags.args_conflicts_with_subcommands(true).subcommand_negates_reqs(true);
-        let found: ArgMatches = flags.disable_help_subcommand(true).try_get_matches_from(words)?;
-        match found.subcommand() {
-            Some(("doctor", found)) => DoctorOptions::from_arg_matches(found).map(Command::Doctor),
-            _ => Options::from_arg_matches(&found).map(Box::new).map(Command::Measure),
-        }
+        Line::try_parse_from(words).map(|line| match line {
+            Line { other: Some(Other::Doctor(doctor)), .. } => Command::Doctor(doctor),
+            Line { other: Some(Other::Show(show)), .. } => Command::Show(show),
+            Line { options: Some(options), .. } => Command::Measure(Box::new(options)),
+            Line { compare, .. } => {
+                Command::Compare(compare.try_into().expect("without --compare the URL is asked for, and it takes two"))
+            }
+        })
     }
 }
 
@@ -161,8 +262,30 @@ fn parse_publish(text: &str) -> Result<Publish, String> {
     match text.strip_prefix("event:") {
         Some(name) if !name.is_empty() => Ok(Publish::Event(name.to_owned())),
         None if text == "http" => Ok(Publish::Http),
-        _ => Err("write http or event:NAME".to_owned()),
+        None if text == "message" => Ok(Publish::Message),
+        _ => Err("write http, event:NAME or message".to_owned()),
     }
+}
+
+fn parse_auth(text: &str) -> Result<String, String> {
+    let object = serde_json::from_str::<serde_json::Map<_, _>>(text);
+    object.map(|_| text.trim().to_owned()).map_err(|_| "write a JSON object, like '{\"token\":\"abc\"}'".to_owned())
+}
+
+/// A header as it is sent. What we say ourselves is refused: said twice, it would mean something else to each server.
+fn parse_header(line: &str) -> Result<String, String> {
+    const OURS: [&str; 6] = ["host", "upgrade", "connection", "content-length", "content-type", "transfer-encoding"];
+    let token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    let wrong = || "write a header as 'Name: value', on one line".to_owned();
+    let (name, value) = line.split_once(':').ok_or_else(wrong)?;
+    if name.is_empty() || !name.bytes().all(token) || value.contains(['\r', '\n', '\0']) {
+        return Err(wrong());
+    }
+    let lower = name.to_ascii_lowercase();
+    if OURS.contains(&lower.as_str()) || lower.starts_with("sec-websocket-") {
+        return Err(format!("{name} is set by loadtest itself; leave it out"));
+    }
+    Ok(format!("{name}: {}", value.trim()))
 }
 
 fn parse_namespace(text: &str) -> Result<String, String> {
@@ -171,8 +294,8 @@ fn parse_namespace(text: &str) -> Result<String, String> {
 }
 
 fn parse_metrics(text: &str) -> Result<Target, String> {
-    let target = Target::parse_with(text, "/metrics").ok().filter(|_| text.starts_with("http://"));
-    target.ok_or_else(|| "write http://HOST:PORT/PATH".to_owned())
+    let target = Target::parse(text).ok().filter(|target| text.starts_with("http://") && !target.path.contains('?'));
+    target.map(|target| target.or_path("/metrics")).ok_or_else(|| "write http://HOST:PORT/PATH".to_owned())
 }
 
 fn parse_limits(text: &str) -> Result<Limits, String> {
@@ -182,6 +305,7 @@ fn parse_limits(text: &str) -> Result<Limits, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::plan::Plan;
 
     fn command(flags: &[&str]) -> Result<Command, String> {
         Command::parse(["loadtest"].iter().chain(flags)).map_err(|error| one_line(&error.to_string()))
@@ -190,21 +314,22 @@ mod tests {
     fn read(flags: &[&str]) -> Result<Options, String> {
         command(flags).map(|command| match command {
             Command::Measure(options) => *options,
-            Command::Doctor(_) => panic!("{flags:?} is no measurement"),
+            other => panic!("{flags:?} is no measurement but {other:?}"),
         })
     }
 
-    fn doctor(flags: &[&str]) -> Result<DoctorOptions, String> {
+    fn doctor(flags: &[&str]) -> Result<Doctor, String> {
         command(&[&["doctor"], flags].concat()).map(|command| match command {
             Command::Doctor(options) => options,
-            Command::Measure(_) => panic!("doctor {flags:?} is a measurement"),
+            other => panic!("doctor {flags:?} is {other:?}"),
         })
     }
 
     #[test]
     fn the_doctor_takes_a_run_as_it_is_measured() {
         let (run, examined) = (read(&["http://h"]).expect("a run"), doctor(&["http://h"]).expect("a run to be"));
-        assert_eq!(Some(run.target), examined.target);
+        assert_eq!(Some(&run.target), examined.target.as_ref());
+        let run = Plan::new(run).expect("it is a plan");
         assert_eq!((run.connections, run.ramp, run.size), (examined.connections, examined.ramp, examined.size));
         let examined = doctor(&["--connections", "5", "--ramp", "10/s", "--size", "1k"]).expect("all are flags");
         assert!(examined.target.is_none());
@@ -240,13 +365,49 @@ mod tests {
         let flags = "http://h:1 --connections 5 --ramp 10/s --room a --rate 2 --size 1k --duration 3s \
                      --publish event:pub --namespace /x --json f --limit lost=0";
         let options = read(&flags.split_whitespace().collect::<Vec<_>>()).expect("all are flags");
-        assert_eq!((options.connections, options.ramp, options.rate, options.size), (5, 10.0, 2.0, 1024));
-        assert_eq!(options.publish, Publish::Event("pub".to_owned()));
+        let figures = (options.connections, options.ramp, options.rate, options.size);
+        assert_eq!(figures, (Some(5), Some(10.0), Some(2.0), Some(1024)));
+        assert_eq!(options.publish, Some(Publish::Event("pub".to_owned())));
+        let flags =
+            ["http://h", "--transport", "upgrade", "--auth", " {\"a\": 1} ", "--header", "X-A:b", "--header", "c: d "];
+        let options = read(&flags).expect("all are flags");
+        assert_eq!((options.protocol, options.transport), (Protocol::SocketIo, Transport::Upgrade));
+        assert_eq!(
+            (options.auth.as_deref(), options.headers),
+            (Some("{\"a\": 1}"), vec!["X-A: b".into(), "c: d".into()])
+        );
+        let flags = ["http://h", "--protocol", "ws", "--subscribe", "join {room}", "--publish", "message"];
+        let options = read(&flags).expect("all are flags");
+        assert_eq!((options.protocol, options.publish), (Protocol::Ws, Some(Publish::Message)));
+        assert_eq!(options.subscribe.as_deref(), Some("join {room}"));
+    }
+
+    #[test]
+    fn a_header_cannot_break_a_request() {
+        let shape = Err("write a header as 'Name: value', on one line".to_owned());
+        for line in ["", "X", ": v", "X Y: v", "X\r\nY: v", "X: a\r\nY: b", "X: a\nb", "X: \0", "Ü: v"] {
+            assert_eq!(parse_header(line), shape, "{line:?}");
+        }
+        for name in ["Host", "upgrade", "CONNECTION", "Content-Length", "Transfer-Encoding", "Sec-WebSocket-Key"] {
+            let ours = Err(format!("{name} is set by loadtest itself; leave it out"));
+            assert_eq!(parse_header(&format!("{name}: v")), ours);
+        }
+        assert_eq!(parse_header("Cookie:  a=b; c=ü "), Ok("Cookie: a=b; c=ü".to_owned()));
+    }
+
+    #[test]
+    fn records_are_shown_and_compared_without_a_url() {
+        let show = command(&["show", "a.json", "--html", "a.html", "--csv", "a.csv"]).expect("all are flags");
+        let Command::Show(Show { file, html: Some(html), csv: Some(csv) }) = show else { panic!("not {show:?}") };
+        assert_eq!([file, html, csv], ["a.json", "a.html", "a.csv"].map(PathBuf::from));
+        let compare = command(&["--compare", "a.json", "b.json"]).expect("all are flags");
+        let Command::Compare(files) = compare else { panic!("not {compare:?}") };
+        assert_eq!(files, ["a.json", "b.json"].map(PathBuf::from));
     }
 
     #[test]
     fn a_wrong_flag_is_one_line() {
-        let table: [(&[&str], &str); 7] = [
+        let table: [(&[&str], &str); 12] = [
             (&[], "the following required arguments were not provided: <URL>"),
             (
                 &["http://h", "--conections", "1"],
@@ -258,11 +419,25 @@ mod tests {
             ),
             (
                 &["http://h", "--publish", "smoke"],
-                "invalid value 'smoke' for '--publish <WAY>': write http or event:NAME",
+                "invalid value 'smoke' for '--publish <WAY>': write http, event:NAME or message",
             ),
             (
                 &["http://h", "--namespace", "x"],
                 "invalid value 'x' for '--namespace <NAME>': write a namespace as /NAME, without , and ?",
+            ),
+            (
+                &["http://h", "--auth", "[1]"],
+                "invalid value '[1]' for '--auth <JSON>': write a JSON object, like '{\"token\":\"abc\"}'",
+            ),
+            (
+                &["http://h", "--transport", "pigeon"],
+                "invalid value 'pigeon' for '--transport <TRANSPORT>'; [possible values: websocket, polling, upgrade]",
+            ),
+            (&["show"], "the following required arguments were not provided: <FILE>"),
+            (&["--compare", "a.json"], "2 values required for '--compare <A> <B>' but 1 was provided"),
+            (
+                &["--compare", "a.json", "b.json", "--rate", "1"],
+                "the argument '--compare <A> <B>' cannot be used with one or more of the other specified arguments",
             ),
             (&["h"], "invalid value 'h' for '<URL>': 'h' is no URL; write http://HOST:PORT"),
             (

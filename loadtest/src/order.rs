@@ -3,6 +3,8 @@
 //! Usually that is one number: the next sequence number. Only a client that missed something owns more, the ranges
 //! that it misses, so a hundred thousand faultless clients cost sixteen bytes each.
 //!
+//! A client that joins in the middle expects nothing before its first message: its order is *open* until then.
+//!
 //! Invariants: missing ranges are sorted, apart, not empty, and below `next`.
 //! Limits:     [`RANGES_MAX`] ranges per client. Beyond it the oldest is given up: it stays lost, and should it come
 //!             after all, it counts as doubled. Such a run has failed thousands of times already.
@@ -13,9 +15,13 @@ const RANGES_MAX: usize = 4096;
 
 #[derive(Default)]
 pub struct Order {
+    /// The next sequence number in turn, or [`OPEN`].
     next: u32,
     missing: Option<Box<Missing>>,
 }
+
+/// Whatever comes is in turn.
+const OPEN: u32 = u32::MAX;
 
 #[derive(Default)]
 struct Missing {
@@ -33,7 +39,25 @@ pub enum Seen {
 }
 
 impl Order {
+    /// Expects everything from the first message that comes.
+    pub fn open() -> Order {
+        Order { next: OPEN, missing: None }
+    }
+
+    /// Ends being open: everything from `sequence` on is expected. No effect on an order that is not open.
+    pub fn begin(&mut self, sequence: u32) {
+        if self.next == OPEN {
+            self.next = sequence;
+        }
+    }
+
+    /// The sequence number that should come next; `None` while that is open.
+    pub fn next(&self) -> Option<u32> {
+        Some(self.next).filter(|next| *next != OPEN)
+    }
+
     pub fn see(&mut self, sequence: u32) -> Seen {
+        self.begin(sequence);
         if sequence >= self.next {
             if sequence > self.next {
                 self.miss(self.next..sequence);
@@ -46,6 +70,7 @@ impl Order {
 
     /// How many of the messages before `end` never came.
     pub fn lost(&self, end: u32) -> u64 {
+        // Of an open order nothing is lost: the subtraction saturates.
         let unseen = u64::from(end.saturating_sub(self.next));
         let missing = self.missing.as_deref();
         let missed =
@@ -139,6 +164,15 @@ mod tests {
             assert_eq!(order.lost(5), lost.clone().count() as u64, "{arrivals:?}");
             assert_eq!(order.first_lost(5), lost.min(), "{arrivals:?}");
         }
+    }
+
+    #[test]
+    fn an_open_order_begins_with_its_first_message() {
+        let mut order = Order::open();
+        assert_eq!((order.next(), order.lost(100), order.first_lost(100)), (None, 0, None));
+        assert_eq!([40, 41, 43].map(|sequence| order.see(sequence)), [Seen::InTurn; 3]);
+        assert_eq!((order.next(), order.lost(45), order.first_lost(45)), (Some(44), 2, Some(42)));
+        assert_eq!(order.see(7), Seen::Again, "it is from before");
     }
 
     #[test]

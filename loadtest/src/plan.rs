@@ -1,76 +1,149 @@
-//! Plan: what the run will do: the options after they were checked together.
+//! Plan: what the run will do: defaults, scenario and flags laid over each other, and checked together.
 
 use crate::error::Error;
 use crate::limits::Limit;
-use crate::options::{Options, Publish};
+use crate::motion::{Kind, Motion};
+use crate::options::Options;
+use crate::scenario::{self, Bursts, Scenario};
+use crate::schedule::Schedule;
+use crate::speech::{self, Speech};
 use crate::stamp::STAMP_BYTES;
 use crate::target::Target;
 use crate::watch::Source;
-use std::path::PathBuf;
+use std::net::IpAddr;
 use std::time::Duration;
 
-/// Messages in one run at most: each has a counter, so this is 64 MB.
-const MESSAGES_MAX: f64 = 16e6;
+/// Messages in one run at most: each has a counter and four times, so this is 80 MB.
+const MESSAGES_MAX: u64 = 4_000_000;
 const SIZE_BYTES_MAX: usize = 16 << 20;
+/// Places of clients in rooms at most: each keeps an order of 24 bytes.
+const PLACES_MAX: u64 = 100_000_000;
 
 #[derive(Clone, Debug)]
 pub struct Plan {
     pub target: Target,
+    pub workload: String,
     pub connections: u32,
+    /// Connections begun per second, at most.
     pub ramp: f64,
     pub room: Option<String>,
+    pub layout: scenario::Rooms,
+    pub motion: Option<Motion>,
+    pub bursts: Option<Bursts>,
+    /// Messages per second; in a burst, where there are bursts.
     pub rate: f64,
     pub size: usize,
     pub duration: Duration,
-    pub publish: Publish,
-    pub namespace: String,
-    pub limits: Vec<Limit>,
-    pub json: Option<PathBuf>,
+    /// How many messages that makes; zero: nothing is published, the connections are held for the duration.
+    pub messages: u32,
+    pub speech: Speech,
+    pub sources: Vec<IpAddr>,
+    pub seed: u64,
     /// How the server is watched.
     pub watch: Option<Source>,
-    /// How many messages that makes.
-    pub messages: u32,
+    pub limits: Vec<Limit>,
 }
 
 impl Plan {
     pub fn new(options: Options) -> Result<Plan, Error> {
-        if !(STAMP_BYTES..=SIZE_BYTES_MAX).contains(&options.size) {
-            let problem = format!("a message is {STAMP_BYTES} bytes at least, for its stamp, and 16m at most");
-            return Err(Error::Option { option: "--size", problem });
-        }
-        // A little more, so that 0.1 s at 30/s is three messages, whatever the last bit of a fraction says.
-        let messages = (options.rate * options.duration.as_secs_f64() + 1e-6).floor();
-        if messages < 1.0 {
-            let problem = "no message falls into this time; make it longer, or raise --rate".to_owned();
-            return Err(Error::Option { option: "--duration", problem });
-        }
-        if messages > MESSAGES_MAX {
-            let problem = "more than 16,000,000 messages; make it shorter, or lower --rate".to_owned();
-            return Err(Error::Option { option: "--duration", problem });
-        }
-        Ok(Plan {
-            target: options.target,
-            connections: options.connections,
-            ramp: options.ramp,
-            room: options.room,
-            rate: options.rate,
-            size: options.size,
-            duration: options.duration,
-            publish: options.publish,
-            namespace: options.namespace,
-            limits: options.limit.map(|limits| limits.0).unwrap_or_default(),
-            json: options.json,
+        let (workload, scenario) = match (&options.workload, &options.scenario) {
+            (Some(name), _) => {
+                let problem = |problem| Error::Option { option: "--workload", problem };
+                (name.clone(), Scenario::named(name).map_err(problem)?)
+            }
+            (None, Some(path)) => {
+                let name = path.file_stem().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+                (name, Scenario::read(path)?)
+            }
+            (None, None) => ("ticker".to_owned(), Scenario::default()),
+        };
+        let speech = Speech::new(&options)?;
+        let plan = Plan {
+            target: options.target.speaking(speech.protocol),
+            workload,
+            connections: options.connections.or(scenario.connections).unwrap_or(1000),
+            ramp: options.ramp.or(scenario.ramp).unwrap_or(2000.0),
+            room: options.room.or(scenario.room),
+            layout: scenario.rooms,
+            motion: scenario.motion,
+            bursts: scenario.bursts,
+            rate: options.rate.or(scenario.rate).unwrap_or(10.0),
+            size: options.size.or(scenario.size).unwrap_or(200),
+            duration: options.duration.or(scenario.duration).unwrap_or(Duration::from_secs(10)),
+            messages: 0,
+            speech,
+            sources: options.source_ip,
+            seed: options.seed,
             watch: options.server_pid.map(Source::Pid).or(options.metrics.map(Source::Metrics)),
-            messages: messages as u32,
-        })
+            limits: options.limit.map(|limits| limits.0).unwrap_or_default(),
+        };
+        plan.check_layout()?;
+        plan.count_messages()
     }
 
-    /// The way of publishing, in words.
-    pub fn way(&self) -> String {
-        match &self.publish {
-            Publish::Http => "POST /api/publish".to_owned(),
-            Publish::Event(name) => format!("the event '{name}'"),
+    /// The same at another rate.
+    pub fn at_rate(&self, rate: f64) -> Result<Plan, Error> {
+        Plan { rate, ..self.clone() }.count_messages()
+    }
+
+    fn check_layout(&self) -> Result<(), Error> {
+        let problem = |option, problem: &str| Err(Error::Option { option, problem: problem.to_owned() });
+        if !(STAMP_BYTES..=SIZE_BYTES_MAX).contains(&self.size) {
+            return problem("--size", "a message is 36 bytes at least, for its stamp, and 16m at most");
         }
+        if !(1..=10_000_000).contains(&self.connections) {
+            return problem("connections", "1 to 10,000,000 clients");
+        }
+        let scenario::Rooms { count, size, per_client, .. } = self.layout;
+        if count.is_some() && size.is_some() {
+            return problem("rooms", "count and size exclude each other; the other one follows");
+        }
+        if count == Some(0) || size == Some(0) || per_client == 0 {
+            return problem("rooms", "count, size and per_client are 1 at least");
+        }
+        if u64::from(self.connections) * u64::from(per_client) > PLACES_MAX {
+            return problem("rooms", "connections × per_client is 100,000,000 at most");
+        }
+        let several = count.unwrap_or(1) > 1 || size.is_some() || per_client > 1 || self.layout.apart;
+        if several && self.room.is_none() {
+            return problem("rooms", "several rooms need a name to begin with: room = \"NAME\", or --room NAME");
+        }
+        match self.motion {
+            Some(motion) => {
+                motion.check().or_else(|text| problem("motion", &text))?;
+                let polls = self.speech.transport == speech::Transport::Polling;
+                match motion.kind == Kind::Join {
+                    true if self.room.is_none() => problem("motion", "clients that join late need a room: --room NAME"),
+                    true if polls => {
+                        problem("motion", "a client that polls cannot join late: what it says waits for the poll")
+                    }
+                    _ => Ok(()),
+                }
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn count_messages(mut self) -> Result<Plan, Error> {
+        let problem = |option, problem: &str| Err(Error::Option { option, problem: problem.to_owned() });
+        if let Some(Bursts { length, every }) = self.bursts
+            && (length > every || self.schedule().messages(length) == 0)
+        {
+            return problem("bursts", "length is at most every, and long enough for one message");
+        }
+        let messages = self.schedule().messages(self.duration);
+        if self.rate > 0.0 && messages == 0 {
+            return problem("--duration", "no message falls into this time; make it longer, or raise --rate");
+        }
+        if messages > MESSAGES_MAX {
+            return problem("--duration", "more than 4,000,000 messages; make it shorter, or lower --rate");
+        }
+        self.messages = messages as u32;
+        Ok(self)
+    }
+
+    pub fn schedule(&self) -> Schedule {
+        Schedule::new(self.rate, self.bursts)
     }
 }
 
@@ -79,16 +152,36 @@ mod tests {
     use super::*;
     use clap::Parser;
 
-    fn plan(flags: &[&str]) -> Result<u32, String> {
+    fn plan(flags: &[&str]) -> Result<Plan, String> {
         let options = Options::try_parse_from(["loadtest", "http://h"].iter().chain(flags)).expect("all are flags");
-        Plan::new(options).map(|plan| plan.messages).map_err(|error| error.to_string())
+        Plan::new(options).map_err(|error| error.to_string())
+    }
+
+    fn messages(flags: &[&str]) -> Result<u32, String> {
+        plan(flags).map(|plan| plan.messages)
     }
 
     #[test]
     fn rate_and_duration_make_messages() {
-        assert_eq!(plan(&[]), Ok(100));
-        assert_eq!(plan(&["--rate", "30", "--duration", "100ms"]), Ok(3));
-        assert_eq!(plan(&["--rate", "0.5", "--duration", "3s"]), Ok(1));
+        assert_eq!(messages(&[]), Ok(100));
+        assert_eq!(messages(&["--rate", "30", "--duration", "100ms"]), Ok(3));
+        assert_eq!(messages(&["--workload", "connect"]), Ok(0));
+        assert_eq!(messages(&["--workload", "auction"]), Ok(6000));
+    }
+
+    #[test]
+    fn flags_lie_over_the_scenario_and_that_over_the_defaults() {
+        let plan = plan(&["--workload", "scores", "--rate", "5/s", "--room", "x"]).expect("it is a plan");
+        assert_eq!((plan.rate, plan.room.as_deref(), plan.layout.count, plan.size), (5.0, Some("x"), Some(1000), 200));
+        assert_eq!(plan.workload, "scores");
+        assert_eq!(plan.at_rate(50.0).map(|plan| plan.messages), Ok(500));
+    }
+
+    #[test]
+    fn every_named_scenario_makes_a_plan() {
+        for name in ["ticker", "scores", "chat", "notify", "auction", "storm", "stall", "join", "connect", "churn"] {
+            assert_eq!(plan(&["--workload", name]).map(|plan| plan.workload), Ok(name.to_owned()));
+        }
     }
 
     #[test]
@@ -102,9 +195,40 @@ mod tests {
             ),
             (
                 &["--rate", "1000000", "--duration", "1h"],
-                "--duration: more than 16,000,000 messages; make it shorter, or lower --rate",
+                "--duration: more than 4,000,000 messages; make it shorter, or lower --rate",
             ),
         ];
-        table.iter().for_each(|(flags, line)| assert_eq!(plan(flags), Err((*line).to_owned())));
+        table.iter().for_each(|(flags, line)| assert_eq!(messages(flags), Err((*line).to_owned())));
+    }
+
+    #[test]
+    fn scenarios_that_do_not_fit_together() {
+        let base = plan(&["--room", "x"]).expect("it is a plan");
+        let wrong = |change: fn(&mut Plan)| {
+            let mut plan = base.clone();
+            change(&mut plan);
+            plan.check_layout().and_then(|()| plan.count_messages().map(|_| ())).expect_err("it is wrong").to_string()
+        };
+        let both = wrong(|plan| (plan.layout.count, plan.layout.size) = (Some(2), Some(3)));
+        assert_eq!(both, "rooms: count and size exclude each other; the other one follows");
+        let unnamed = wrong(|plan| (plan.room, plan.layout.count) = (None, Some(2)));
+        assert_eq!(unnamed, "rooms: several rooms need a name to begin with: room = \"NAME\", or --room NAME");
+        let second = Duration::from_secs(1);
+        for text in [
+            wrong(|plan| plan.layout.per_client = 0),
+            wrong(|plan| plan.layout.size = Some(0)),
+            wrong(|plan| (plan.connections, plan.layout.per_client) = (10_000_000, 11)),
+        ] {
+            assert!(text.starts_with("rooms: "), "{text}");
+        }
+        let long = Bursts { length: 2 * second, every: second };
+        assert!(base.clone().with_bursts(long).is_err());
+        assert!(base.with_bursts(Bursts { length: second / 1000, every: second }).is_err(), "10/s in a millisecond");
+    }
+
+    impl Plan {
+        fn with_bursts(self, bursts: Bursts) -> Result<Plan, Error> {
+            Plan { bursts: Some(bursts), ..self }.count_messages()
+        }
     }
 }

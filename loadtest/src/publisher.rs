@@ -1,22 +1,19 @@
 //! Publisher: one thread that publishes on schedule, whatever the server does.
 //!
-//! Message number i is due at begin + i ÷ rate and is stamped with that time, also when it leaves later. One stream for
-//! all of them, requests one behind the other without waiting for answers: order is kept, and a slow answer delays
-//! nothing.
+//! Each message is stamped with the time at which it was due, also when it leaves later. One stream for all of them,
+//! requests one behind the other without waiting for answers: order is kept, and a slow answer delays nothing.
 
-use crate::board::{Board, Phase};
+use crate::board::{Board, Phase, Seat};
 use crate::clock::Nanos;
 use crate::error::{self, Error};
-use crate::frame::{self, Opcode};
 use crate::health::Health;
 use crate::http;
 use crate::options::Publish;
-use crate::ramp::Ramp;
 use crate::session::{Session, Stage, Words};
-use crate::socketio;
-use crate::stamp::{Stamp, WARM_UP};
+use crate::stamp::Stamp;
 use crate::tally::Times;
 use crate::wire::Wire;
+use serde_json::json;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
@@ -24,13 +21,20 @@ use std::time::Duration;
 /// once, and not more than a large one can carry.
 const WARM_MIN: Nanos = 200_000_000;
 const WARM_MAX: Nanos = 2_000_000_000;
+/// Between the test messages of one round, which go to one room after the other.
+const WARM_STEP: Nanos = 200_000;
 /// How long a wait lasts at most: phases change without waking anybody.
 const WAIT_MAX: Nanos = 20_000_000;
+/// How often the board is told what this thread spends.
+const TELL: Nanos = 250_000_000;
 /// Below this a sleep is too coarse, and the thread spins.
 const SPIN: Nanos = 60_000;
 
 pub struct Publisher<'a> {
     board: &'a Board,
+    seat: &'a Seat,
+    /// When the board was told of this thread last.
+    told: Nanos,
     wire: Wire,
     way: Way,
     outcome: Outcome,
@@ -44,17 +48,10 @@ pub struct Outcome {
 }
 
 enum Way {
-    Event {
-        session: Session,
-        words: Box<Words>,
-        name: String,
-    },
+    /// A client of its own, always over WebSocket: there is nothing to flush.
+    Client { session: Session, words: Box<Words> },
     /// `answers` are bytes that are no whole answer yet.
-    Http {
-        head: String,
-        body: String,
-        answers: Vec<u8>,
-    },
+    Http { head: String, answers: Vec<u8> },
 }
 
 /// What went wrong on the wire, or in what it carried.
@@ -84,26 +81,24 @@ pub fn run(board: &Board) -> Outcome {
 impl<'a> Publisher<'a> {
     fn new(board: &'a Board, mut wire: Wire) -> Publisher<'a> {
         let plan = &board.plan;
-        let way = match &plan.publish {
-            Publish::Event(name) => {
-                let words = Words::new(&plan.target.host(), &plan.target.path, &plan.namespace, None);
-                wire.out().extend_from_slice(&words.request);
-                let name = serde_json::json!(name).to_string();
-                Way::Event { session: Session::default(), words: Box::new(words), name }
+        let (host, speech) = (plan.target.host(), &plan.speech);
+        let way = match &speech.publish {
+            Publish::Event(_) | Publish::Message => {
+                let words = Box::new(Words::new(&host, &plan.target.path, &speech.of_publisher()));
+                let mut session = Session::new(&words);
+                session.begin(&words, wire.out());
+                Way::Client { session, words }
             }
             Publish::Http => {
-                let rooms: Vec<_> = plan.room.iter().collect();
-                let body =
-                    serde_json::json!({ "namespace": plan.namespace, "rooms": rooms, "event": "msg" }).to_string();
                 let head = format!(
-                    "POST /api/publish HTTP/1.1\r\nHost: {}\r\nContent-Type: application/json\r\nContent-Length: ",
-                    plan.target.host()
+                    "POST /api/publish HTTP/1.1\r\nHost: {host}\r\n{}Content-Type: application/json\r\nContent-Length: ",
+                    speech.headers
                 );
-                // The brace that closes the body comes behind the arguments.
-                Way::Http { head, body: body.trim_end_matches('}').to_owned(), answers: Vec::new() }
+                Way::Http { head, answers: Vec::new() }
             }
         };
-        Publisher { board, wire, way, outcome: Outcome::default() }
+        let seat = board.seats.last().expect("the last one is the publisher's");
+        Publisher { board, seat, told: 0, wire, way, outcome: Outcome::default() }
     }
 
     fn run(&mut self) -> Result<(), Trouble> {
@@ -120,32 +115,39 @@ impl<'a> Publisher<'a> {
         Ok(())
     }
 
-    /// Test messages, until the controller has seen that they reach everyone.
+    /// Rounds of test messages, one for each room, until the controller has seen that they reach everyone.
     fn warm_up(&mut self) -> Result<(), Trouble> {
-        let (mut next, mut interval) = (0, WARM_MIN);
-        while self.board.phase() < Phase::Measuring {
-            let now = self.board.clock.now();
-            if self.board.phase() == Phase::Warming && self.ready() && now >= next {
-                self.put(Stamp { run: self.board.run, sequence: WARM_UP, due: now });
-                next = now + interval;
-                interval = (interval * 2).min(WARM_MAX);
+        let board = self.board;
+        let (mut next, mut interval, mut round) = (0, WARM_MIN, board.rooms.turns().iter());
+        while board.phase() < Phase::Measuring {
+            let now = board.clock.now();
+            if board.phase() == Phase::Warming && self.ready() && now >= next {
+                if let Some(&room) = round.next() {
+                    self.put(Stamp::warm_up(board.run, room, now), room);
+                    next = now + WARM_STEP;
+                } else {
+                    round = board.rooms.turns().iter();
+                    next = now + interval;
+                    interval = (interval * 2).min(WARM_MAX);
+                }
             }
-            self.turn(WAIT_MAX)?;
+            self.turn(next.saturating_sub(now).min(WAIT_MAX))?;
         }
         Ok(())
     }
 
     fn publish_all(&mut self) -> Result<(), Trouble> {
-        let schedule = Ramp { begin: self.board.begin.load(Relaxed), per_second: self.board.plan.rate };
-        for sequence in 0..self.board.plan.messages {
-            let due = schedule.time(sequence.into());
+        let (board, begin) = (self.board, self.board.begin.load(Relaxed));
+        for message in 0..board.plan.messages {
+            let due = begin + board.schedule.time(message.into());
             let now = self.wait_until(due)?;
-            if self.board.phase() != Phase::Measuring {
+            if board.phase() != Phase::Measuring {
                 return Ok(());
             }
             self.outcome.late.record(now - due);
-            self.board.sent.store(sequence + 1, Relaxed);
-            self.put(Stamp { run: self.board.run, sequence, due });
+            board.late.store(now - due, Relaxed);
+            board.sent.store(message + 1, Relaxed);
+            self.put(Stamp { run: board.run, sequence: message, due }, board.rooms.room(message));
             self.turn(0)?;
         }
         Ok(())
@@ -174,35 +176,41 @@ impl<'a> Publisher<'a> {
 
     fn ready(&self) -> bool {
         match &self.way {
-            Way::Event { session, .. } => session.stage() == Stage::Ready,
+            Way::Client { session, .. } => session.stage() == Stage::Ready,
             Way::Http { .. } => true,
         }
     }
 
-    fn put(&mut self, stamp: Stamp) {
+    fn put(&mut self, stamp: Stamp, room: u32) {
         let plan = &self.board.plan;
         let mut data = Vec::with_capacity(plan.size);
         stamp.put(plan.size, &mut data);
         let data = std::str::from_utf8(&data).expect("a stamp is ASCII");
+        let room = self.board.rooms.name(room);
         let out = self.wire.out();
-        match &self.way {
-            Way::Event { name, .. } => {
-                let text = socketio::message('2', &plan.namespace, &format!("[{name},\"{data}\"]"));
-                frame::put(Opcode::Text, text.as_bytes(), out);
-            }
-            Way::Http { head, body, .. } => {
-                let body = format!("{body},\"args\":[\"{data}\"]}}");
+        match &mut self.way {
+            Way::Client { session, words } => session.put(words, data, room.as_deref(), out),
+            Way::Http { head, .. } => {
+                let rooms: Vec<_> = room.into_iter().collect();
+                let namespace = &plan.speech.namespace;
+                let body =
+                    json!({ "namespace": namespace, "rooms": rooms, "event": "msg", "args": [data] }).to_string();
                 out.extend_from_slice(format!("{head}{}\r\n\r\n{body}", body.len()).as_bytes());
             }
         }
     }
 
     fn turn(&mut self, wait: Nanos) -> Result<(), Trouble> {
+        let now = self.board.clock.now();
+        if now >= self.told + TELL {
+            self.told = now;
+            self.seat.tell_cpu(now);
+        }
         let (way, plan) = (&mut self.way, &self.board.plan);
         self.wire.turn(Duration::from_nanos(wait), |bytes, out| match way {
-            Way::Event { session, words, .. } => {
+            Way::Client { session, words } => {
                 let ended =
-                    |ending| Trouble(Error::from_ending(plan.connections, ending, &plan.target.url(), &plan.namespace));
+                    |ending| Trouble(Error::from_ending(plan.connections, ending, &plan.speech, &plan.target.url()));
                 session.receive(words, bytes, out, &mut |_| {}).map_err(ended)
             }
             Way::Http { answers, .. } => {
@@ -216,11 +224,11 @@ impl<'a> Publisher<'a> {
 /// Takes the whole answers; each must be a success.
 fn check_answers(answers: &mut Vec<u8>) -> Result<(), Trouble> {
     let mut taken = 0;
-    while let Some((answer, length)) = http::answer(&answers[taken..])
+    while let Some((answer, (_, length))) = http::answer(&answers[taken..])
         .map_err(|_| Trouble(Error::Publisher { cause: "POST /api/publish was not answered in HTTP".to_owned() }))?
     {
         if !(200..300).contains(&answer.status) {
-            return Err(Trouble(Error::PublishRefused { line: answer.line }));
+            return Err(Trouble(Error::PublishRefused { line: answer.line().to_owned() }));
         }
         taken += length;
         if taken == answers.len() {

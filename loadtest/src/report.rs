@@ -1,297 +1,233 @@
-//! Report: what was seen, what it means, as text for people and as JSON for programs.
+//! Report: what was seen and what it means: from the threads' counts to the record of the run.
 
 use crate::board::Board;
+use crate::clock::Nanos;
+use crate::delays::Delays;
 use crate::error::Error;
 use crate::health::{self, Health};
 use crate::limits::{Figures, Was};
-use crate::plan::Plan;
-use crate::run::{Seen, Server, Times as RunTimes};
-use crate::tally::{Fault, Tally, Times};
-use crate::units::{self, count, nanos};
-use serde_json::{Value, json};
-use std::fmt::Write;
-
-const QUANTILES: [(&str, f64); 4] = [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p999", 0.999)];
+use crate::record::{self, Fault, Quantiles, Record, Spread};
+use crate::run::{Notes, Seen};
+use crate::tally::{self, Tally, Times};
+use crate::units::count;
+use crate::watch::{Sample, Spent};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 pub struct Report {
-    plan: Plan,
-    tally: Tally,
-    late: Times,
-    /// The crowds', then the publisher's.
-    threads: Vec<Health>,
-    times: RunTimes,
-    sent: u32,
-    expected: u64,
-    /// Messages that reached every client.
-    complete: u32,
-    closed: u64,
-    interrupted: bool,
-    /// What watching the server gave, when that was asked for.
-    server: Option<Server>,
-    /// One line per broken promise.
-    failures: Vec<String>,
-    /// Why the run says more about the generator than about the server.
-    invalid: Option<String>,
+    pub record: Record,
+    /// What the record's delays were made of.
+    pub delays: Delays,
+    /// When the first message was due, and how long it took from then to the last delivery.
+    pub began: SystemTime,
+    pub delivering: Nanos,
     /// What kept the run from being done as planned.
-    error: Option<Error>,
+    pub error: Option<Error>,
 }
 
 impl Report {
     pub fn new(board: &Board, seen: Seen, failure: Option<Error>) -> Report {
-        let (plan, sent) = (board.plan.clone(), board.sent());
-        let mut tally = Tally::default();
-        seen.crowds.iter().for_each(|crowd| tally.add(&crowd.tally));
+        let (plan, sent, notes) = (&board.plan, board.sent(), &seen.notes);
+        let (mut tally, mut handshakes, mut back) = (Tally::default(), Times::default(), Times::default());
+        for crowd in &seen.crowds {
+            tally.add(&crowd.tally);
+            handshakes.add(&crowd.handshakes);
+            back.add(&crowd.back);
+        }
+        let delays = Delays::new(&board.marks, &board.rooms, sent, tally.delivery.clone());
         let closed = u64::from(board.counts().closed);
         let first_closed = seen.crowds.iter().find_map(|crowd| crowd.closed.clone());
-        let closing = first_closed.filter(|_| sent > 0).map(|(client, ending)| Error::Closed {
-            count: closed,
-            connections: plan.connections,
-            client,
-            ending,
-        });
-        let mut threads: Vec<_> = seen.crowds.into_iter().map(|crowd| crowd.health).collect();
-        threads.push(seen.publisher.health);
-        let late = seen.publisher.late;
-        let mut report = Report {
-            invalid: health::bottleneck(&threads, sent, &late, &tally.delays.last),
-            expected: u64::from(sent) * u64::from(plan.connections),
-            complete: board.ranks.complete(sent),
-            failures: Vec::new(),
-            error: failure.or(closing),
-            times: seen.times,
-            interrupted: seen.interrupted,
-            server: seen.server,
-            closed,
-            sent,
-            late,
-            threads,
-            tally,
-            plan,
-        };
-        report.failures = report.faults().chain(report.broken_limits()).collect();
-        report
-    }
-
-    /// See the help text for what the codes mean.
-    pub fn exit_code(&self) -> u8 {
-        match self {
-            Report { error: Some(_), .. } => 2,
-            Report { failures, .. } if !failures.is_empty() => 1,
-            Report { interrupted: true, .. } => 130,
-            _ => 0,
-        }
-    }
-
-    pub fn error(&self) -> Option<&Error> {
-        self.error.as_ref()
-    }
-
-    fn faults(&self) -> impl Iterator<Item = String> {
-        let line = |name: &str, fault: &Fault, said: &str, story: fn(u32, u32) -> String| {
-            let example = fault.example?;
-            let (times, of) = (count(fault.count), count(self.expected));
-            let story = story(example.sequence, example.after);
-            Some(format!("{name}: {times} of {of} deliveries {said}; client {} {story}", example.client))
-        };
-        let tally = &self.tally;
-        [
-            line("lost", &tally.lost, "never came", |sequence, _| format!("missed message {sequence}")),
-            line("doubled", &tally.doubled, "came again", |sequence, _| format!("received message {sequence} again")),
-            line("reordered", &tally.reordered, "came too late", |sequence, after| {
-                format!("received message {sequence} after message {after}")
-            }),
-        ]
-        .into_iter()
-        .flatten()
-    }
-
-    fn broken_limits(&self) -> impl Iterator<Item = String> {
-        let figures = Figures {
-            lost: self.tally.lost.count,
-            doubled: self.tally.doubled.count,
-            reordered: self.tally.reordered.count,
-            closed: self.closed,
-            delays: &self.tally.delays,
-            sent: self.sent.into(),
-            expected: self.expected,
-        };
-        self.plan.limits.iter().filter_map(move |limit| {
-            let was: Was = limit.broken(&figures)?;
-            let doubt = if self.invalid.is_some() && limit.is_delay() { ", in an invalid run" } else { "" };
-            Some(format!("limit {limit}: it was {was}{doubt}"))
-        })
-    }
-
-    /// The summary, several lines.
-    pub fn text(&self) -> String {
-        let mut text = String::new();
-        self.write_text(&mut text).expect("writing into a string cannot fail");
-        text
-    }
-
-    fn write_text(&self, out: &mut String) -> std::fmt::Result {
-        let (plan, tally) = (&self.plan, &self.tally);
-        let room = plan.room.as_ref().map_or("everyone".to_owned(), |room| format!("room {room}"));
-        let clients = count(plan.connections.into());
-        let load = format!("{}/s of {} bytes for {:?}", units::rate(plan.rate), plan.size, plan.duration);
-        writeln!(out, "\n{}  {clients} clients, {load}, to {room} by {}", plan.target.url(), plan.way())?;
-        let (ready, memory) = (count(self.times.ready.into()), count(self.times.memory / 1024));
-        writeln!(
-            out,
-            "  connected   {ready} of {clients} in {}, for {memory} kB of memory",
-            nanos(self.times.connecting)
-        )?;
-        writeln!(out, "  published   {} of {} messages", count(self.sent.into()), count(plan.messages.into()))?;
-        let delivered = count(tally.delivered);
-        writeln!(out, "  delivered   {delivered} of {}, {}/s", count(self.expected), count(self.per_second()))?;
-        let faults = [("lost", &tally.lost), ("doubled", &tally.doubled), ("reordered", &tally.reordered)];
-        let faults = faults.map(|(name, fault)| format!("{name} {}", count(fault.count)));
-        writeln!(out, "  faults      {}, closed {}", faults.join(", "), count(self.closed))?;
-        self.write_delays(out)?;
-        self.write_server(out)?;
-        self.write_generator(out)?;
-        if self.interrupted {
-            writeln!(out, "INTERRUPTED this is what was seen so far")?;
-        }
-        if let Some(reason) = &self.invalid {
-            writeln!(
-                out,
-                "INVALID {reason}; the counts are exact, the delays are too long; give it cores of its own (taskset -c) or less load"
-            )?;
-        }
-        self.failures.iter().try_for_each(|failure| writeln!(out, "FAIL {failure}"))?;
-        match self.exit_code() {
-            0 => writeln!(out, "PASS"),
-            _ => Ok(()),
-        }
-    }
-
-    fn write_delays(&self, out: &mut String) -> std::fmt::Result {
-        write!(out, "  {:<14}", "delay")?;
-        QUANTILES.iter().try_for_each(|(name, _)| write!(out, "{name:>11}"))?;
-        writeln!(out, "{:>11}", "max")?;
-        for (name, times) in self.delays() {
-            if times.samples() == 0 {
-                continue;
-            }
-            write!(out, "    {name:<12}")?;
-            QUANTILES.iter().try_for_each(|(_, quantile)| write!(out, "{:>11}", nanos(times.at(*quantile))))?;
-            writeln!(out, "{:>11}", nanos(times.max()))?;
-        }
-        if self.complete < self.sent {
-            let missing = count((self.sent - self.complete).into());
-            writeln!(out, "    {missing} messages never reached everyone; they have no last receiver")?;
-        }
-        Ok(())
-    }
-
-    fn write_server(&self, out: &mut String) -> std::fmt::Result {
-        let Some(server) = &self.server else { return Ok(()) };
-        let spent = server.spent.map(|spent| {
-            let (cpu, cores) = (spent.cpu.as_secs_f64(), spent.cores());
-            let each = spent.micros_per(self.tally.delivered);
-            let each = each.map(|micros| format!(", {micros:.2} µs per delivery")).unwrap_or_default();
-            format!("{cpu:.2} s of CPU, {cores:.2} cores{each}")
-        });
-        let memory = server.resident_max.map(|bytes| format!("{} kB of memory at most", count(bytes / 1024)));
-        let lines = [spent, memory, server.trouble.clone()].into_iter().flatten();
-        let labels = std::iter::once("server").chain(std::iter::repeat(""));
-        lines.zip(labels).try_for_each(|(line, label)| writeln!(out, "  {label:<11} {line}"))
-    }
-
-    fn write_generator(&self, out: &mut String) -> std::fmt::Result {
-        let percent = |share: fn(&Health) -> f64| {
-            let shares = self.threads.iter().map(|health| format!("{:.0} %", share(health) * 100.0));
-            shares.collect::<Vec<_>>().join(" ")
-        };
-        let (late, lag) = (nanos(self.late.at(0.99)), nanos(self.lag()));
-        writeln!(out, "  generator   published late {late} (p99), loop lag {lag} (p99)")?;
-        let (cpu, busy) = (percent(|health| health.cpu), percent(|health| health.busy));
-        writeln!(out, "              CPU per thread {cpu}; with waiting for a core {busy}; the last one publishes")
-    }
-
-    fn delays(&self) -> [(&'static str, &Times); 5] {
-        let delays = &self.tally.delays;
-        [
-            ("first", &delays.first),
-            ("median", &delays.median),
-            ("p99", &delays.p99),
-            ("last", &delays.last),
-            ("delivery", &delays.delivery),
-        ]
-    }
-
-    fn per_second(&self) -> u64 {
-        (self.tally.delivered as f64 * 1e9 / self.times.delivering.max(1) as f64) as u64
-    }
-
-    /// The worst thread's.
-    fn lag(&self) -> u64 {
-        self.threads.iter().map(|health| health.lag.at(0.99)).max().unwrap_or(0)
-    }
-
-    /// Times in milliseconds.
-    pub fn json(&self) -> Value {
-        let (plan, tally) = (&self.plan, &self.tally);
-        let millis = |time: u64| time as f64 / 1e6;
-        let times = |times: &Times| {
-            let quantiles =
-                QUANTILES.iter().map(|(name, quantile)| ((*name).to_owned(), json!(millis(times.at(*quantile)))));
-            let mut figures: serde_json::Map<_, _> = quantiles.collect();
-            figures.insert("max".to_owned(), json!(millis(times.max())));
-            figures.insert("samples".to_owned(), json!(times.samples()));
-            Value::Object(figures)
-        };
-        let fault = |fault: &Fault| {
-            let example = fault.example.map(|example| json!({ "client": example.client, "message": example.sequence }));
-            json!({ "count": fault.count, "first": example })
-        };
-        let delays: serde_json::Map<_, _> =
-            self.delays().into_iter().map(|(name, delays)| (name.to_owned(), times(delays))).collect();
-        let threads: Vec<_> = self
-            .threads
-            .iter()
-            .map(|health| json!({ "cpu": health.cpu, "busy": health.busy, "lag_ms": times(&health.lag) }))
-            .collect();
-        json!({
-            "url": plan.target.url(),
-            "connections": plan.connections,
-            "connected": self.times.ready,
-            "connect_s": millis(self.times.connecting) / 1e3,
-            "namespace": plan.namespace,
-            "room": plan.room,
-            "rate": plan.rate,
-            "size": plan.size,
-            "duration_s": plan.duration.as_secs_f64(),
-            "publish": plan.way(),
-            "published": self.sent,
-            "expected": self.expected,
-            "delivered": tally.delivered,
-            "deliveries_per_s": self.per_second(),
-            "lost": fault(&tally.lost),
-            "doubled": fault(&tally.doubled),
-            "reordered": fault(&tally.reordered),
-            "closed": self.closed,
-            "complete": self.complete,
-            "delay_ms": delays,
-            "generator": {
-                "late_ms": times(&self.late),
-                "threads": threads,
-                "memory_bytes": self.times.memory,
+        let connections = plan.connections;
+        let closing = |(client, ending)| Error::Closed { count: closed, connections, client, ending };
+        let error = failure.or(first_closed.map(closing));
+        let mut threads: Vec<&Health> = seen.crowds.iter().map(|crowd| &crowd.health).collect();
+        threads.extend((plan.messages > 0).then_some(&seen.publisher.health));
+        let late = &seen.publisher.late;
+        // Where all clients move there is no last receiver, and a delivery is the measure.
+        let measure = if delays.awaited > 0 { &delays.last } else { &delays.delivery };
+        let invalid = health::bottleneck(&threads, sent, late, measure);
+        let delivered = tally.delivered;
+        // Of clients that stay this is every message of their rooms; of the others, what they had and what they missed.
+        let expected = delivered + tally.lost.count;
+        let mut record = Record {
+            format: record::FORMAT,
+            command: command(),
+            began_unix_s: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+                - board.clock.now() / 1_000_000_000,
+            machine: machine(),
+            plan: planned(board),
+            connecting: record::Connecting {
+                connected: notes.ready,
+                seconds: notes.connecting as f64 / 1e9,
+                handshake_ms: quantiles(&handshakes),
             },
-            "server": self.server.as_ref().map(|server| json!({
-                "cpu_s": server.spent.map(|spent| spent.cpu.as_secs_f64()),
-                "cores": server.spent.map(|spent| spent.cores()),
-                "cpu_us_per_delivery": server.spent.and_then(|spent| spent.micros_per(tally.delivered)),
-                "memory_bytes_max": server.resident_max,
-                "trouble": server.trouble,
-            })),
-            "interrupted": self.interrupted,
-            "valid": self.invalid.is_none(),
-            "invalid": self.invalid,
-            "failures": self.failures,
-            "error": self.error.as_ref().map(Error::to_string),
-            "exit_code": self.exit_code(),
-        })
+            counts: record::Counts {
+                published: sent,
+                expected,
+                delivered,
+                per_second: (delivered as f64 * 1e9 / notes.delivering.max(1) as f64) as u64,
+                awaited: delays.awaited,
+                complete: delays.complete,
+                closed,
+            },
+            faults: record::Faults {
+                lost: fault(&tally.lost),
+                doubled: fault(&tally.doubled),
+                reordered: fault(&tally.reordered),
+                stray: fault(&tally.stray),
+            },
+            delays_ms: record::Delays {
+                first: spread(&delays.first),
+                median: spread(&delays.median),
+                p99: spread(&delays.p99),
+                last: spread(&delays.last),
+                delivery: spread(&delays.delivery),
+            },
+            moved: plan.motion.map(|motion| record::Moved {
+                kind: motion.kind.name().to_owned(),
+                clients: (0..connections).filter(|client| motion.moves(*client)).count() as u32,
+                moves: seen.crowds.iter().map(|crowd| crowd.moved).sum(),
+                back_ms: quantiles(&back),
+                refused: seen.crowds.iter().map(|crowd| crowd.refused).sum(),
+                ended: seen.crowds.iter().map(|crowd| crowd.ended).sum(),
+            }),
+            server: server(notes, delivered),
+            generator: record::Generator {
+                late_ms: quantiles(late),
+                threads: threads.iter().map(|health| thread(health)).collect(),
+                memory_bytes: notes.memory,
+                workers: Vec::new(),
+            },
+            seconds: notes.seconds.clone(),
+            interrupted: seen.interrupted,
+            valid: invalid.is_none(),
+            invalid,
+            failures: Vec::new(),
+            error: error.as_ref().map(Error::to_string),
+            exit_code: 0,
+        };
+        let figures = Figures {
+            lost: tally.lost.count,
+            doubled: tally.doubled.count,
+            reordered: tally.reordered.count,
+            stray: tally.stray.count,
+            closed,
+            delays: &delays,
+            expected,
+        };
+        let broken = plan.limits.iter().filter_map(|limit| {
+            let was: Was = limit.broken(&figures)?;
+            let doubt = if !record.valid && limit.is_delay() { ", in an invalid run" } else { "" };
+            Some(format!("limit {limit}: it was {was}{doubt}"))
+        });
+        record.failures = faults(&tally, expected).chain(broken).collect();
+        record.exit_code = match &record {
+            _ if error.is_some() => 2,
+            Record { failures, .. } if !failures.is_empty() => 1,
+            Record { interrupted: true, .. } => 130,
+            _ => 0,
+        };
+        let since_begin = Duration::from_nanos(board.elapsed(board.clock.now()));
+        Report { record, delays, began: SystemTime::now() - since_begin, delivering: notes.delivering, error }
+    }
+}
+
+/// One line per kind of fault, with an example.
+fn faults(tally: &Tally, expected: u64) -> impl Iterator<Item = String> {
+    let of = count(expected);
+    let line = move |name: &str, fault: &tally::Fault, said: &str, story: [&str; 2]| {
+        let tally::Example { client, message } = fault.example?;
+        let (times, [had, how]) = (count(fault.count), story);
+        Some(format!("{name}: {times} of {of} deliveries {said}; client {client} {had} message {message}{how}"))
+    };
+    [
+        line("lost", &tally.lost, "never came", ["missed", ""]),
+        line("doubled", &tally.doubled, "came again", ["received", " again"]),
+        line("reordered", &tally.reordered, "came too late", ["received", " after a later one"]),
+        line("stray", &tally.stray, "came from rooms that were not joined", ["received", " of another room"]),
+    ]
+    .into_iter()
+    .flatten()
+}
+
+fn planned(board: &Board) -> record::Planned {
+    let plan = &board.plan;
+    record::Planned {
+        url: plan.target.url(),
+        workload: plan.workload.clone(),
+        protocol: plan.speech.protocol.name().to_owned(),
+        transport: plan.speech.transport.name().to_owned(),
+        namespace: plan.speech.namespace.clone(),
+        publish: plan.speech.way(),
+        connections: plan.connections,
+        rooms: board.rooms.count(),
+        ramp_per_s: plan.ramp,
+        rate_per_s: f64::from(plan.messages) / plan.duration.as_secs_f64(),
+        size_bytes: plan.size,
+        duration_s: plan.duration.as_secs_f64(),
+        messages: plan.messages,
+        seed: plan.seed,
+        limits: plan.limits.iter().map(ToString::to_string).collect(),
+    }
+}
+
+/// `None` when nobody watched it.
+fn server(notes: &Notes, delivered: u64) -> Option<record::Server> {
+    let [before, connected, published, end] = notes.server;
+    if notes.server.iter().all(Option::is_none) && notes.server_trouble.is_none() {
+        return None;
+    }
+    let spent = |from: Option<Sample>, to: Option<Sample>| Spent::between(from?, to?);
+    let resident = notes.seconds.iter().filter_map(|second| second.server_resident);
+    Some(record::Server {
+        cpu_s: spent(before, end).map(|spent| spent.cpu.as_secs_f64()),
+        cpu_per_delivery_us: spent(published, end).and_then(|spent| spent.micros_per(delivered)),
+        cpu_per_connect_us: spent(before, connected).and_then(|spent| spent.micros_per(notes.ready.into())),
+        resident_before: before.map(|sample| sample.resident),
+        resident_connected: connected.map(|sample| sample.resident),
+        resident_max: resident.max(),
+        trouble: notes.server_trouble.clone(),
+    })
+}
+
+fn thread(health: &Health) -> record::Thread {
+    record::Thread { cpu: health.cpu, busy: health.busy, lag_ms: quantiles(&health.lag) }
+}
+
+fn fault(fault: &tally::Fault) -> Fault {
+    let example = |tally::Example { client, message }| record::Example { client, message };
+    Fault { count: fault.count, first: fault.example.map(example) }
+}
+
+fn quantiles(times: &Times) -> Quantiles {
+    let millis = |quantile| times.at(quantile) as f64 / 1e6;
+    Quantiles {
+        p50: millis(0.5),
+        p90: millis(0.9),
+        p99: millis(0.99),
+        p999: millis(0.999),
+        max: times.max() as f64 / 1e6,
+        samples: times.samples(),
+    }
+}
+
+fn spread(times: &Times) -> Spread {
+    Spread { quantiles: quantiles(times), curve: times.curve(), bars: times.bars() }
+}
+
+/// The command line, as one would type it.
+fn command() -> String {
+    let plain = |word: &str| word.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_./:=,%@+".contains(&byte));
+    let quote = |word: String| {
+        if plain(&word) && !word.is_empty() { word } else { format!("'{}'", word.replace('\'', r"'\''")) }
+    };
+    let words = std::env::args_os().skip(1).map(|word| quote(word.to_string_lossy().into_owned()));
+    std::iter::once("loadtest".to_owned()).chain(words).collect::<Vec<_>>().join(" ")
+}
+
+fn machine() -> record::Machine {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    record::Machine {
+        cores: std::thread::available_parallelism().map_or(1, usize::from),
+        system: format!("{} {}", std::env::consts::OS, release.trim()).trim().to_owned(),
     }
 }

@@ -8,18 +8,20 @@
 //! drain. An interruption, or a failure while messages are counted, goes to the drain, so that the report is of what
 //! was seen so far and messages under way are not called lost.
 
-use crate::board::{Board, Counts, Phase};
-use crate::clock::Nanos;
+use crate::board::{Board, Counts, Phase, Seat};
+use crate::clock::{Clock, Nanos};
 use crate::crowd::{self, Crowd};
 use crate::error::{self, Error};
 use crate::kernel;
 use crate::output::Output;
 use crate::plan::Plan;
 use crate::publisher;
+use crate::record::Second;
 use crate::report::Report;
+use crate::snapshot::{ServerNow, Snapshot};
 use crate::sources::Sources;
 use crate::tables;
-use crate::units::count;
+use crate::tally::Times;
 use crate::watch::{self, Sample, ServerWatch, Spent};
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -37,28 +39,19 @@ const SETTLE: Duration = Duration::from_millis(250);
 /// Between the warm-up and the first message: time for the last test message to be over.
 const PAUSE: Duration = Duration::from_millis(250);
 const STEP: Duration = Duration::from_millis(5);
+const SECOND: Nanos = 1_000_000_000;
 
 /// What the threads left behind.
 pub struct Seen {
     pub crowds: Vec<crowd::Outcome>,
     pub publisher: publisher::Outcome,
-    pub times: Times,
+    pub notes: Notes,
     pub interrupted: bool,
-    pub server: Option<Server>,
-}
-
-/// What watching the server gave.
-pub struct Server {
-    /// From before the first message to after the last delivery.
-    pub spent: Option<Spent>,
-    /// The most memory that was seen, in bytes.
-    pub resident_max: Option<u64>,
-    pub trouble: Option<String>,
 }
 
 /// The controller's own notes.
-#[derive(Clone, Copy, Default)]
-pub struct Times {
+#[derive(Clone, Default)]
+pub struct Notes {
     /// How long connecting took.
     pub connecting: Nanos,
     /// From the first message to the last delivery.
@@ -67,6 +60,10 @@ pub struct Times {
     pub memory: u64,
     /// Clients that were ready.
     pub ready: u32,
+    pub seconds: Vec<Second>,
+    /// The server before the first connection, when all were there, when the first message was due, and at the end.
+    pub server: [Option<Sample>; 4],
+    pub server_trouble: Option<String>,
 }
 
 /// Does what the plan says. An error is a run that never came to measure.
@@ -79,9 +76,10 @@ pub fn run(plan: Plan, interrupted: &AtomicBool, output: &mut Output) -> Result<
     let cores = thread::available_parallelism().map_or(1, usize::from);
     let threads = tables::threads(plan.connections, table_limit, cores)?;
     let server = plan.target.reach()?;
-    let sources = Sources::choose(server, plan.connections)?;
-    let board = Board::new(plan, server, sources, threads);
-    let watch = ServerWatch::start(&board.plan, board.clock)?;
+    let sources = Sources::choose(server, plan.connections, plan.speech.streams_each(), &plan.sources)?;
+    let clock = Clock::start();
+    let watch = ServerWatch::start(&plan, clock)?;
+    let board = Board::new(plan, server, sources, threads, clock);
     let gathered = Barrier::new(threads as usize + 1);
     let seen = thread::scope(|scope| {
         let crowds: Vec<_> = (0..threads)
@@ -93,77 +91,119 @@ pub fn run(plan: Plan, interrupted: &AtomicBool, output: &mut Output) -> Result<
             .collect();
         // Nothing is opened before every crowd has its own table: it would be copied into them and never close.
         gathered.wait();
-        let publisher = scope.spawn(|| publisher::run(&board));
-        let mut control = Control {
-            board: &board,
-            interrupted,
-            output,
-            watch,
-            resident_max: None,
-            shown: 0,
-            shown_delivered: 0,
-            times: Times::default(),
-        };
+        let publisher = (board.plan.messages > 0).then(|| scope.spawn(|| publisher::run(&board)));
+        let mut control = Control::new(&board, watch, interrupted, output);
         control.connect();
         control.warm_up();
-        let before = control.sample(ServerWatch::fresh_sample);
         control.measure();
         control.drain();
-        let server = control.server(before);
-        let times = control.times;
+        let notes = control.finish();
         board.enter(Phase::Over);
         let crowds = crowds.into_iter().map(|crowd| crowd.join().expect("a panic of a crowd is a bug")).collect();
-        let publisher = publisher.join().expect("a panic of the publisher is a bug");
-        Seen { crowds, publisher, times, interrupted: interrupted.load(Relaxed), server }
+        let publisher = publisher.map(|thread| thread.join().expect("a panic of the publisher is a bug"));
+        Seen { crowds, publisher: publisher.unwrap_or_default(), notes, interrupted: interrupted.load(Relaxed) }
     });
     match board.failure() {
-        Some(error) if board.sent() == 0 => Err(error),
+        Some(error) if !board.measured() => Err(error),
         failure => Ok(Report::new(&board, seen, failure)),
     }
 }
 
 struct Control<'a> {
     board: &'a Board,
+    watch: Option<ServerWatch>,
     interrupted: &'a AtomicBool,
     output: &'a mut Output,
-    watch: Option<ServerWatch>,
-    resident_max: Option<u64>,
-    /// When progress was shown last, and how many deliveries there were then.
-    shown: Nanos,
-    shown_delivered: u64,
-    times: Times,
+    shown: View,
+    written: View,
+    /// Messages whose last receiver has been seen to, and the times of those.
+    complete: u32,
+    last: Times,
+    threads: Vec<Thread>,
+    notes: Notes,
 }
 
-impl Control<'_> {
+/// What one of our threads had spent when it was looked at, and the share of its time since the look before.
+#[derive(Clone, Default)]
+struct Thread {
+    cpu: Nanos,
+    at: Nanos,
+    share: f64,
+}
+
+impl Thread {
+    fn look(&mut self, seat: &Seat) {
+        let (cpu, at) = (seat.cpu.load(Relaxed), seat.looked.load(Relaxed));
+        self.share = cpu.saturating_sub(self.cpu) as f64 / at.saturating_sub(self.at).max(1) as f64;
+        (self.cpu, self.at) = (cpu, at);
+    }
+}
+
+/// When something was looked at last, and what it was then.
+#[derive(Clone, Copy, Default)]
+struct View {
+    at: Nanos,
+    delivered: u64,
+    server: Option<Sample>,
+}
+
+impl<'a> Control<'a> {
+    fn new(board: &'a Board, watch: Option<ServerWatch>, interrupted: &'a AtomicBool, output: &'a mut Output) -> Self {
+        Control {
+            board,
+            watch,
+            interrupted,
+            output,
+            shown: View::default(),
+            written: View::default(),
+            complete: 0,
+            last: Times::default(),
+            threads: vec![Thread::default(); board.seats.len()],
+            notes: Notes::default(),
+        }
+    }
+
     fn connect(&mut self) {
-        let (began, memory) = (self.board.clock.now(), watch::resident_bytes("self").unwrap_or(0));
+        let (began, memory) = (self.board.clock.now(), own_memory());
+        self.note_server(0);
         let all = self.board.plan.connections;
         let silent = self.watch(SILENCE, |counts| counts.ready, |counts| counts.ready == all);
         if let Some(ready) = silent {
             self.board.fail(Error::Silent { ready, connections: all, seconds: SILENCE.as_secs() });
         }
-        self.times.connecting = self.board.clock.now() - began;
-        self.times.memory = watch::resident_bytes("self").unwrap_or(0).saturating_sub(memory);
-        self.times.ready = self.board.counts().ready;
+        self.notes.connecting = self.board.clock.now() - began;
+        self.notes.memory = own_memory().saturating_sub(memory);
+        self.notes.ready = self.board.counts().ready;
+        self.note_server(1);
     }
 
     fn warm_up(&mut self) {
+        let all = self.board.early();
+        if self.board.plan.messages == 0 || all == 0 {
+            return;
+        }
         self.board.enter(Phase::Warming);
-        let all = self.board.plan.connections;
         let unheard = self.watch(UNHEARD, |counts| counts.warm, |counts| counts.warm == all);
         if let Some(heard) = unheard {
-            let way = self.board.plan.way();
-            self.board.fail(Error::Unheard { heard, connections: all, way, seconds: UNHEARD.as_secs() });
+            let duty = self.board.plan.speech.duty();
+            self.board.fail(Error::Unheard { heard, connections: all, duty, seconds: UNHEARD.as_secs() });
         }
     }
 
+    /// Until everything is published; without messages, for as long as connections are to be held.
     fn measure(&mut self) {
         if self.ended() {
             return;
         }
-        self.board.measure(self.board.clock.now() + PAUSE.as_nanos() as Nanos);
-        let all = self.board.plan.connections;
+        self.note_server(2);
+        let begin = self.board.clock.now() + PAUSE.as_nanos() as Nanos;
+        self.board.measure(begin);
+        let (all, plan) = (self.board.plan.connections, &self.board.plan);
+        let hold = (plan.messages == 0).then(|| begin + plan.duration.as_nanos() as Nanos);
         while self.board.phase() == Phase::Measuring && !self.ended() && self.board.counts().closed < all {
+            if hold.is_some_and(|until| self.board.clock.now() >= until) {
+                break;
+            }
             self.step();
         }
         self.board.enter(Phase::Draining);
@@ -181,14 +221,27 @@ impl Control<'_> {
                 (last, changed) = (counts, now);
             }
             let quiet = Duration::from_nanos(now - changed);
-            let expected = u64::from(self.board.sent()) * u64::from(self.board.plan.connections);
-            let patience = if counts.delivered == expected || counts.ready == 0 { SETTLE } else { GRACE };
+            let everything = counts.to_audience == self.board.rooms.expected(self.board.sent());
+            // Of clients that move nobody knows what they are still to receive.
+            let moving = self.board.plan.motion.is_some();
+            let patience = if everything && !moving || counts.ready == 0 { SETTLE } else { GRACE };
             if quiet >= patience {
-                self.times.delivering = changed.saturating_sub(self.board.begin.load(Relaxed));
+                self.notes.delivering = changed.saturating_sub(self.board.begin.load(Relaxed));
                 return;
             }
             self.step();
         }
+    }
+
+    fn finish(mut self) -> Notes {
+        self.note_server(3);
+        self.notes.server_trouble = self.watch.as_ref().and_then(ServerWatch::trouble);
+        self.write_second();
+        self.notes
+    }
+
+    fn note_server(&mut self, moment: usize) {
+        self.notes.server[moment] = self.watch.as_mut().and_then(ServerWatch::fresh_sample);
     }
 
     /// Steps until `done`, or until the run is ended. Gives `figure` when it did not change for `patience`.
@@ -219,53 +272,107 @@ impl Control<'_> {
         self.interrupted.load(Relaxed) || self.board.failure().is_some()
     }
 
+    // ---- telling
+
     fn step(&mut self) {
         thread::sleep(STEP);
         let now = self.board.clock.now();
-        let since = Duration::from_nanos(now - self.shown);
-        if since < self.output.interval() {
-            return;
+        if now - self.written.at >= SECOND {
+            self.write_second();
         }
-        let counts = self.board.counts();
-        let per_second = (counts.delivered - self.shown_delivered) as f64 / since.as_secs_f64();
-        (self.shown, self.shown_delivered) = (now, counts.delivered);
-        self.output.progress(&progress(self.board, now, counts, per_second));
-        self.sample(ServerWatch::sample);
+        if Duration::from_nanos(now - self.shown.at) >= self.output.interval() {
+            self.settle_complete();
+            let (snapshot, view) = self.snapshot(self.shown);
+            self.shown = view;
+            self.output.progress(&snapshot);
+        }
     }
 
-    fn sample(&mut self, take: fn(&mut ServerWatch) -> Option<Sample>) -> Option<Sample> {
-        let sample = take(self.watch.as_mut()?)?;
-        self.resident_max = self.resident_max.max(Some(sample.resident));
-        Some(sample)
+    fn write_second(&mut self) {
+        let last_max = self.settle_complete();
+        self.threads.iter_mut().zip(&self.board.seats).for_each(|(thread, seat)| thread.look(seat));
+        let (snapshot, view) = self.snapshot(self.written);
+        self.written = view;
+        self.notes.seconds.push(Second {
+            at_s: snapshot.at as f64 / 1e9,
+            phase: snapshot.phase.to_owned(),
+            connected: snapshot.connected,
+            published: snapshot.published,
+            delivered: snapshot.delivered,
+            per_second: snapshot.per_second,
+            last_max_ms: last_max.map(|delay| delay as f64 / 1e6),
+            behind: snapshot.behind.to_vec(),
+            server_cpu: snapshot.server.map(|server| server.cpu),
+            server_resident: snapshot.server.map(|server| server.resident),
+            generator_cpu: Some(snapshot.threads.iter().sum()),
+        });
     }
 
-    /// What the server spent since `before`.
-    fn server(&mut self, before: Option<Sample>) -> Option<Server> {
-        let after = self.sample(ServerWatch::fresh_sample);
-        let spent = before.zip(after).and_then(|(before, after)| Spent::between(before, after));
-        let trouble = self.watch.as_ref()?.trouble();
-        Some(Server { spent, resident_max: self.resident_max, trouble })
+    /// Takes in the messages that have reached everyone since the last call, in order, and gives the longest of their
+    /// delays. One that is still missing somewhere holds up the others, for [`GRACE`] at most.
+    fn settle_complete(&mut self) -> Option<Nanos> {
+        let (board, mut longest) = (self.board, None);
+        let elapsed = board.elapsed(board.clock.now());
+        while self.complete < board.sent() {
+            let due = board.schedule.time(self.complete.into());
+            match board.marks.of(self.complete).last {
+                Some(delay) => {
+                    self.last.record(delay);
+                    longest = longest.max(Some(delay));
+                }
+                None if board.rooms.audience(board.rooms.room(self.complete)) == 0 => {}
+                None if elapsed < due + GRACE.as_nanos() as Nanos => break,
+                None => {}
+            }
+            self.complete += 1;
+        }
+        longest
+    }
+
+    fn snapshot(&mut self, before: View) -> (Snapshot, View) {
+        let (board, counts, now) = (self.board, self.board.counts(), self.board.clock.now());
+        let server = self.watch.as_mut().and_then(ServerWatch::sample);
+        let view = View { at: now, delivered: counts.delivered, server };
+        let since = (now - before.at).max(1) as f64 / 1e9;
+        let (sent, plan) = (board.sent(), &board.plan);
+        let phase = board.phase();
+        let share = |part: u32, whole: u32| Some(f64::from(part) / f64::from(whole.max(1)));
+        let snapshot = Snapshot {
+            at: now,
+            phase: phase.name(),
+            progress: match phase {
+                Phase::Connecting => share(counts.ready, plan.connections),
+                Phase::Warming => share(counts.warm, board.early()),
+                Phase::Measuring if plan.messages > 0 => share(sent, plan.messages),
+                Phase::Measuring => Some(board.elapsed(now) as f64 / plan.duration.as_nanos() as f64),
+                Phase::Draining | Phase::Over => None,
+            },
+            connections: plan.connections,
+            connected: counts.ready,
+            warm: counts.warm,
+            closed: counts.closed,
+            published: sent,
+            messages: plan.messages,
+            delivered: counts.delivered,
+            under_way: board.rooms.expected(sent).saturating_sub(counts.to_audience),
+            per_second: ((counts.delivered - before.delivered) as f64 / since) as u64,
+            behind: counts.behind,
+            last: Some(self.last.clone()),
+            doubled: counts.faults[0],
+            reordered: counts.faults[1],
+            stray: counts.faults[2],
+            server: server.map(|sample| ServerNow {
+                cpu: before.server.and_then(|before| Spent::between(before, sample)).map_or(0.0, |spent| spent.cores()),
+                resident: sample.resident,
+            }),
+            threads: self.threads.iter().map(|thread| thread.share).collect(),
+            late: board.late.load(Relaxed),
+        };
+        (snapshot, view)
     }
 }
 
-fn progress(board: &Board, now: Nanos, counts: Counts, per_second: f64) -> String {
-    let (all, seconds) = (board.plan.connections, now / 1_000_000_000);
-    let connected = format!("{seconds:4} s  connected {} of {}", count(counts.ready.into()), count(all.into()));
-    if board.phase() < Phase::Measuring {
-        let test = if board.phase() == Phase::Warming {
-            format!("  heard a test {}", count(counts.warm.into()))
-        } else {
-            String::new()
-        };
-        return connected + &test;
-    }
-    let sent = board.sent();
-    let missing = (u64::from(sent) * u64::from(all)).saturating_sub(counts.delivered);
-    format!(
-        "{connected}  published {}  delivered {}  per second {}  under way {}",
-        count(sent.into()),
-        count(counts.delivered),
-        count(per_second as u64),
-        count(missing)
-    )
+/// The process's memory in bytes; zero where it is not told.
+fn own_memory() -> u64 {
+    watch::resident_bytes("self").unwrap_or(0)
 }

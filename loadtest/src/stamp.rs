@@ -14,8 +14,12 @@ use crate::clock::Nanos;
 /// The bytes of a stamp, and so the least `--size`.
 pub const STAMP_BYTES: usize = 36;
 
-/// The sequence number of messages that only prove that the way is open; they are not counted.
-pub const WARM_UP: u32 = u32::MAX;
+/// The first byte of a stamp.
+pub const BEGIN: u8 = b'~';
+
+/// Messages from this number on only prove that the way to a room is open: the room's number is what is above it. They
+/// are not counted.
+const WARM_UP: u32 = 1 << 31;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stamp {
@@ -25,6 +29,16 @@ pub struct Stamp {
 }
 
 impl Stamp {
+    /// A message that proves that the way to `room` is open.
+    pub fn warm_up(run: u32, room: u32, due: Nanos) -> Stamp {
+        Stamp { run, sequence: WARM_UP + room, due }
+    }
+
+    /// The room that this message warms up; `None` for one that is counted.
+    pub fn warms_up(self) -> Option<u32> {
+        self.sequence.checked_sub(WARM_UP)
+    }
+
     /// Appends the stamp, filled up to `size` bytes.
     pub fn put(self, size: usize, out: &mut Vec<u8>) {
         assert!(size >= STAMP_BYTES, "the plan refuses smaller messages");
@@ -72,6 +86,12 @@ mod tests {
             assert_eq!(bytes.len(), size);
             assert_eq!(Stamp::read(&bytes), Some(STAMP));
         }
+    }
+
+    #[test]
+    fn a_warm_up_knows_its_room() {
+        assert_eq!(Stamp::warm_up(1, 99_999, 5).warms_up(), Some(99_999));
+        assert_eq!(STAMP.warms_up(), None);
     }
 
     #[test]

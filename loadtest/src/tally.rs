@@ -1,16 +1,21 @@
 //! Tally: what one thread has counted and timed. Threads keep their own; the report adds them up.
 
 use crate::clock::Nanos;
+use crate::marks::Marks;
 use crate::order::{Order, Seen};
-use crate::ranks::{Rank, Ranks};
-use crate::stamp::Stamp;
+use crate::rooms::Rooms;
 use hdrhistogram::Histogram;
 
 /// The longest delay that is told apart from longer ones, in microseconds: an hour.
 const MICROS_MAX: u64 = 3_600_000_000;
 
+/// How many points of a curve there are for each halving of the rest.
+const CURVE_STEPS_PER_HALF: u32 = 3;
+/// The width of the first bar of a histogram: nothing is told apart below it.
+const BAR_MICROS: u64 = 100;
+
 /// Delays in microseconds, to three digits.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Times(Histogram<u64>);
 
 impl Default for Times {
@@ -40,27 +45,46 @@ impl Times {
     pub fn samples(&self) -> u64 {
         self.0.len()
     }
-}
 
-/// Delays from the time at which a message should have left.
-#[derive(Clone, Default)]
-pub struct Delays {
-    /// Of each message: until the first, the median, the 99th percentile and the last client had it.
-    pub first: Times,
-    pub median: Times,
-    pub p99: Times,
-    pub last: Times,
-    /// Every delivery by itself.
-    pub delivery: Times,
+    /// How many samples lie in each class: up to the first of `bounds`, which rise, up to the second, and so on; the last
+    /// class has what is above all of them.
+    pub fn classes(&self, bounds: &[Nanos]) -> Vec<u64> {
+        let mut counts = vec![0; bounds.len() + 1];
+        for step in self.0.iter_recorded() {
+            let time = step.value_iterated_to() * 1000;
+            counts[bounds.partition_point(|bound| *bound < time)] += step.count_at_value();
+        }
+        counts
+    }
+
+    /// In microseconds.
+    pub fn histogram(&self) -> &Histogram<u64> {
+        &self.0
+    }
+
+    /// Quantiles and their times in milliseconds, closer together towards the end, enough to draw the curve.
+    pub fn curve(&self) -> Vec<(f64, f64)> {
+        let step = |step: hdrhistogram::iterators::IterationValue<u64>| {
+            (step.quantile_iterated_to(), step.value_iterated_to().min(self.0.max()) as f64 / 1e3)
+        };
+        self.0.iter_quantiles(CURVE_STEPS_PER_HALF).map(step).collect()
+    }
+
+    /// The bars of a histogram, each a fifth wider than the one before: up to how many milliseconds, and the samples.
+    pub fn bars(&self) -> Vec<(f64, u64)> {
+        let bar = |step: hdrhistogram::iterators::IterationValue<u64>| {
+            (step.value_iterated_to() as f64 / 1e3, step.count_since_last_iteration())
+        };
+        let bars = self.0.iter_log(BAR_MICROS, 1.2).map(bar);
+        bars.skip_while(|(_, samples)| *samples == 0).collect()
+    }
 }
 
 /// One client and one message, of which something is told; the first of its kind that the thread saw.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Example {
-    pub client: usize,
-    pub sequence: u32,
-    /// Of a reordered message, the one that came before it.
-    pub after: u32,
+    pub client: u32,
+    pub message: u32,
 }
 
 #[derive(Clone, Default)]
@@ -81,68 +105,65 @@ impl Fault {
     }
 }
 
+/// A message on its way to one client: its number among all, and among those of its room.
+#[derive(Clone, Copy, Debug)]
+pub struct Arrival {
+    pub message: u32,
+    pub sequence: u32,
+    pub delay: Nanos,
+    /// How many clients this message waits for; `None` to one that it does not wait for, because that one moves.
+    pub audience: Option<u32>,
+}
+
 #[derive(Clone, Default)]
 pub struct Tally {
     /// First arrivals: each client and message once.
     pub delivered: u64,
+    /// Those among them to clients that stay all the time.
+    pub to_audience: u64,
     pub lost: Fault,
     pub doubled: Fault,
     pub reordered: Fault,
-    pub delays: Delays,
+    /// Deliveries to clients that are not in the message's room.
+    pub stray: Fault,
+    /// Every delivery's delay by itself.
+    pub delivery: Times,
 }
 
 impl Tally {
-    /// One counted message has reached one client.
-    pub fn arrive(&mut self, client: usize, order: &mut Order, stamp: Stamp, now: Nanos, ranks: &Ranks) {
-        let sequence = stamp.sequence;
-        if sequence >= ranks.messages() {
-            return;
-        }
+    /// One counted message has reached one client that is in its room.
+    pub fn arrive(&mut self, client: u32, order: &mut Order, arrival: Arrival, marks: &Marks) {
+        let Arrival { message, sequence, delay, audience } = arrival;
         match order.see(sequence) {
             Seen::InTurn => {}
-            Seen::After(after) => self.reordered.note(1, Example { client, sequence, after }),
-            Seen::Again => return self.doubled.note(1, Example { client, sequence, after: sequence }),
+            Seen::After(_) => self.reordered.note(1, Example { client, message }),
+            Seen::Again => return self.doubled.note(1, Example { client, message }),
         }
         self.delivered += 1;
-        let rank = ranks.arrive(sequence).expect("the sequence number is below the number of messages");
-        self.delays.record(now.saturating_sub(stamp.due), rank);
+        self.delivery.record(delay);
+        if let Some(audience) = audience {
+            self.to_audience += 1;
+            marks.arrive(message, audience, delay);
+        }
     }
 
-    /// After the run: what this client never received of `sent` messages.
-    pub fn settle(&mut self, client: usize, order: &Order, sent: u32) {
-        if let Some(sequence) = order.first_lost(sent) {
-            self.lost.note(order.lost(sent), Example { client, sequence, after: sequence });
+    /// What a client that was in `room` until now never received there: of `published` messages, or, when it left by
+    /// itself, of those before the last that it had.
+    pub fn settle(&mut self, client: u32, room: u32, order: &Order, published: Option<u32>, rooms: &Rooms) {
+        let Some(end) = published.or(order.next()) else { return };
+        if let Some(sequence) = order.first_lost(end) {
+            let message = rooms.message(room, sequence) as u32;
+            self.lost.note(order.lost(end), Example { client, message });
         }
     }
 
     pub fn add(&mut self, other: &Tally) {
         self.delivered += other.delivered;
+        self.to_audience += other.to_audience;
         self.lost.add(&other.lost);
         self.doubled.add(&other.doubled);
         self.reordered.add(&other.reordered);
-        self.delays.add(&other.delays);
-    }
-}
-
-impl Delays {
-    fn record(&mut self, delay: Nanos, rank: Rank) {
-        self.delivery.record(delay);
-        let ranked = [
-            (rank.first, &mut self.first),
-            (rank.median, &mut self.median),
-            (rank.p99, &mut self.p99),
-            (rank.last, &mut self.last),
-        ];
-        for (_, times) in ranked.into_iter().filter(|(met, _)| *met) {
-            times.record(delay);
-        }
-    }
-
-    fn add(&mut self, other: &Delays) {
-        self.first.add(&other.first);
-        self.median.add(&other.median);
-        self.p99.add(&other.p99);
-        self.last.add(&other.last);
+        self.stray.add(&other.stray);
         self.delivery.add(&other.delivery);
     }
 }
@@ -150,44 +171,66 @@ impl Delays {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::scenario;
 
-    fn arrive(tally: &mut Tally, client: usize, order: &mut Order, sequence: u32, now: Nanos, ranks: &Ranks) {
-        tally.arrive(client, order, Stamp { run: 1, sequence, due: 1_000_000 }, now, ranks);
+    fn arrive(tally: &mut Tally, client: u32, order: &mut Order, message: u32, millis: u64, marks: &Marks) {
+        let arrival = Arrival { message, sequence: message, delay: millis * 1_000_000, audience: Some(2) };
+        tally.arrive(client, order, arrival, marks);
+    }
+
+    fn rooms() -> Rooms {
+        Rooms::new(None, &scenario::Rooms::default(), None, 2, 0)
     }
 
     #[test]
-    fn delay_counts_from_when_the_message_was_due() {
-        let (mut tally, ranks, mut orders) = (Tally::default(), Ranks::new(1, 2), [Order::default(), Order::default()]);
-        arrive(&mut tally, 0, &mut orders[0], 0, 3_000_000, &ranks);
-        arrive(&mut tally, 1, &mut orders[1], 0, 6_000_000, &ranks);
-        assert_eq!(tally.delivered, 2);
-        let delays = [&tally.delays.first, &tally.delays.median, &tally.delays.p99, &tally.delays.last];
-        assert_eq!(delays.map(|times| times.max() / 1_000_000), [2, 2, 5, 5]);
-        assert_eq!(tally.delays.delivery.samples(), 2);
+    fn every_delivery_is_timed_and_the_last_one_marks_its_message() {
+        let (mut tally, marks, mut orders) = (Tally::default(), Marks::new(1), [Order::default(), Order::default()]);
+        arrive(&mut tally, 0, &mut orders[0], 0, 2, &marks);
+        arrive(&mut tally, 1, &mut orders[1], 0, 5, &marks);
+        assert_eq!((tally.delivered, tally.to_audience, tally.delivery.samples()), (2, 2, 2));
+        assert_eq!((marks.of(0).first, marks.of(0).last), (Some(2_000_000), Some(5_000_000)));
+    }
+
+    #[test]
+    fn no_message_waits_for_a_client_that_moves() {
+        let (mut tally, marks, mut order) = (Tally::default(), Marks::new(1), Order::open());
+        tally.arrive(0, &mut order, Arrival { message: 0, sequence: 0, delay: 1, audience: None }, &marks);
+        assert_eq!((tally.delivered, tally.to_audience, marks.of(0).first), (1, 0, None));
+    }
+
+    #[test]
+    fn samples_are_counted_between_bounds() {
+        let mut times = Times::default();
+        [1_000, 10_000, 11_000, 500_000, 9_000_000].into_iter().for_each(|time| times.record(time));
+        assert_eq!(times.classes(&[10_000, 400_000, 1_000_000]), [2, 1, 1, 1]);
+        assert_eq!(times.classes(&[]), [5]);
     }
 
     #[test]
     fn a_doubled_message_is_no_delivery() {
-        let (mut tally, ranks, mut order) = (Tally::default(), Ranks::new(3, 1), Order::default());
-        [0, 0, 2, 1].into_iter().for_each(|sequence| arrive(&mut tally, 7, &mut order, sequence, 2_000_000, &ranks));
+        let (mut tally, marks, mut order) = (Tally::default(), Marks::new(3), Order::default());
+        [0, 0, 2, 1].into_iter().for_each(|message| arrive(&mut tally, 7, &mut order, message, 2, &marks));
         assert_eq!((tally.delivered, tally.doubled.count, tally.reordered.count), (3, 1, 1));
-        assert_eq!(tally.doubled.example, Some(Example { client: 7, sequence: 0, after: 0 }));
-        assert_eq!(tally.reordered.example, Some(Example { client: 7, sequence: 1, after: 2 }));
+        assert_eq!(tally.doubled.example, Some(Example { client: 7, message: 0 }));
+        assert_eq!(tally.reordered.example, Some(Example { client: 7, message: 1 }));
     }
 
     #[test]
-    fn what_never_came_is_settled_against_what_was_sent() {
-        let (mut tally, ranks, mut order) = (Tally::default(), Ranks::new(10, 1), Order::default());
-        [0, 2].into_iter().for_each(|sequence| arrive(&mut tally, 0, &mut order, sequence, 2_000_000, &ranks));
-        tally.settle(0, &order, 5);
+    fn what_never_came_is_settled_against_what_was_published() {
+        let (mut tally, marks, mut order) = (Tally::default(), Marks::new(10), Order::default());
+        [0, 2].into_iter().for_each(|message| arrive(&mut tally, 0, &mut order, message, 2, &marks));
+        tally.settle(0, 0, &order, Some(5), &rooms());
         assert_eq!(tally.lost.count, 3);
-        assert_eq!(tally.lost.example.map(|example| example.sequence), Some(1));
+        assert_eq!(tally.lost.example.map(|example| example.message), Some(1));
     }
 
     #[test]
-    fn a_number_that_was_never_planned_is_not_counted() {
-        let (mut tally, ranks, mut order) = (Tally::default(), Ranks::new(1, 1), Order::default());
-        arrive(&mut tally, 0, &mut order, 1, 2_000_000, &ranks);
-        assert_eq!((tally.delivered, order.lost(1)), (0, 1));
+    fn who_leaves_misses_only_what_came_before_the_last_it_had() {
+        let (mut tally, marks, mut order) = (Tally::default(), Marks::new(10), Order::open());
+        tally.settle(0, 0, &order, None, &rooms());
+        assert_eq!(tally.lost.count, 0, "nothing has come");
+        [3, 5].into_iter().for_each(|message| arrive(&mut tally, 0, &mut order, message, 2, &marks));
+        tally.settle(0, 0, &order, None, &rooms());
+        assert_eq!(tally.lost.count, 1);
     }
 }

@@ -1,6 +1,7 @@
 //! Target: the server that is measured: its URL, and the address that answers.
 
 use crate::error::{self, Error};
+use crate::speech::Protocol;
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::time::Duration;
 
@@ -10,34 +11,49 @@ const REACH_TIMEOUT: Duration = Duration::from_secs(5);
 pub struct Target {
     name: String,
     port: u16,
-    /// Where Engine.IO lives; `/socket.io/` unless the URL has a path.
+    /// What is asked for, query included. Engine.IO lives at `/socket.io/`, unless the URL has a path.
     pub path: String,
 }
 
+/// Where Engine.IO lives unless it is told.
+const SOCKETIO_PATH: &str = "/socket.io/";
+
 impl Target {
     pub fn parse(url: &str) -> Result<Target, String> {
-        Self::parse_with(url, "/socket.io/")
-    }
-
-    /// The same for another service, with its own path for a URL that has none.
-    pub fn parse_with(url: &str, usual_path: &str) -> Result<Target, String> {
         let wrong = || format!("'{url}' is no URL; write http://HOST:PORT");
         let (scheme, rest) = url.split_once("://").ok_or_else(wrong)?;
         if !matches!(scheme, "http" | "ws") {
             return Err(format!("{scheme}:// is not spoken here; write http://HOST:PORT"));
         }
-        let (authority, path) = rest.find('/').map_or((rest, "/"), |at| rest.split_at(at));
+        let (authority, path) = rest.find(['/', '?']).map_or((rest, ""), |at| rest.split_at(at));
         let port_at = authority.rfind(':').filter(|at| !authority[*at..].contains(']'));
         let (name, port) = match port_at {
             Some(at) => (&authority[..at], authority[at + 1..].parse().map_err(|_| wrong())?),
             None => (authority, 80),
         };
         let name = name.trim_start_matches('[').trim_end_matches(']');
-        if name.is_empty() || port == 0 || url.contains(|byte: char| byte.is_whitespace() || "?#@".contains(byte)) {
+        let odd = |letter: char| letter.is_whitespace() || letter.is_control() || letter == '#';
+        if name.is_empty() || port == 0 || url.contains(odd) || authority.contains('@') {
             return Err(wrong());
         }
-        let path = if path == "/" { usual_path } else { path };
-        Ok(Target { name: name.to_owned(), port, path: path.to_owned() })
+        let path = if path.starts_with('/') { path.to_owned() } else { format!("/{path}") };
+        Ok(Target { name: name.to_owned(), port, path })
+    }
+
+    /// The same server, where it speaks `protocol` unless the URL has a path.
+    pub fn speaking(self, protocol: Protocol) -> Target {
+        match protocol {
+            Protocol::SocketIo => self.or_path(SOCKETIO_PATH),
+            Protocol::Ws => self,
+        }
+    }
+
+    /// The same server at `path`, unless the URL has a path.
+    pub fn or_path(self, path: &str) -> Target {
+        match self.path.strip_prefix('/').filter(|rest| rest.is_empty() || rest.starts_with('?')) {
+            Some(query) => Target { path: format!("{path}{query}"), ..self },
+            None => self,
+        }
     }
 
     /// As the Host header has it.
@@ -76,12 +92,17 @@ mod tests {
     #[test]
     fn urls() {
         let table = [
-            ("http://127.0.0.1:3000", "http://127.0.0.1:3000/socket.io/"),
-            ("http://example.org/", "http://example.org:80/socket.io/"),
-            ("ws://example.org:8080/chat/io/", "http://example.org:8080/chat/io/"),
-            ("http://[::1]:3000", "http://[::1]:3000/socket.io/"),
+            ("http://127.0.0.1:3000", "http://127.0.0.1:3000/socket.io/", "http://127.0.0.1:3000/"),
+            ("http://example.org/", "http://example.org:80/socket.io/", "http://example.org:80/"),
+            ("http://h?a=b@c", "http://h:80/socket.io/?a=b@c", "http://h:80/?a=b@c"),
+            ("ws://h:8080/chat/io/?a", "http://h:8080/chat/io/?a", "http://h:8080/chat/io/?a"),
+            ("http://[::1]:3000", "http://[::1]:3000/socket.io/", "http://[::1]:3000/"),
         ];
-        table.iter().for_each(|(url, whole)| assert_eq!(Target::parse(url).map(|it| it.url()).as_deref(), Ok(*whole)));
+        for (url, socketio, ws) in table {
+            let speaking = |protocol| Target::parse(url).map(|target| target.speaking(protocol).url());
+            assert_eq!(speaking(Protocol::SocketIo).as_deref(), Ok(socketio));
+            assert_eq!(speaking(Protocol::Ws).as_deref(), Ok(ws));
+        }
     }
 
     #[test]
@@ -94,7 +115,9 @@ mod tests {
             "http://h:x",
             "http://h:0",
             "http://h:70000",
-            "http://h/?a",
+            "http://h/#a",
+            "http://h/?a\0",
+            "http://a@h",
             "http://a b",
         ] {
             assert_eq!(Target::parse(url), Err(format!("'{url}' is no URL; write http://HOST:PORT")));

@@ -1,6 +1,7 @@
 //! Units: rates, durations, sizes and counts as people write and read them.
 
 use crate::clock::Nanos;
+use serde::de::{Deserialize, Deserializer, Error};
 use std::time::Duration;
 
 /// `5000/s`, or plain `5000`.
@@ -10,6 +11,11 @@ pub fn parse_rate(text: &str) -> Result<f64, String> {
         Ok(rate) if rate.is_finite() && rate > 0.0 => Ok(rate),
         _ => Err("write a rate as 10 or 10/s, above zero".to_owned()),
     }
+}
+
+/// The same, and `0` for none.
+pub fn parse_rate_or_zero(text: &str) -> Result<f64, String> {
+    if text.strip_suffix("/s").unwrap_or(text) == "0" { Ok(0.0) } else { parse_rate(text) }
 }
 
 /// `500us`, `20ms`, `1.5s`, `2m`, or plain seconds.
@@ -44,6 +50,37 @@ pub fn parse_bytes(text: &str) -> Result<usize, String> {
     bytes.ok_or_else(|| "write a size as 200, 16k or 1m".to_owned())
 }
 
+/// Reads a quantity that is written as a text or as a bare number.
+pub fn deserialize<'de, D: Deserializer<'de>, T>(
+    value: D,
+    parse: impl Fn(&str) -> Result<T, String>,
+) -> Result<T, D::Error> {
+    #[derive(serde::Deserialize)]
+    #[serde(untagged, expecting = "write a number, or a number with its unit in quotes")]
+    enum Quantity {
+        Whole(u64),
+        Real(f64),
+        Text(String),
+    }
+    let text = match Quantity::deserialize(value)? {
+        Quantity::Whole(number) => number.to_string(),
+        Quantity::Real(number) => number.to_string(),
+        Quantity::Text(text) => text,
+    };
+    parse(&text).map_err(|wanted| D::Error::custom(format!("'{text}': {wanted}")))
+}
+
+pub fn deserialize_duration<'de, D: Deserializer<'de>>(value: D) -> Result<Duration, D::Error> {
+    deserialize(value, parse_duration)
+}
+
+pub fn deserialize_duration_or_zero<'de, D: Deserializer<'de>>(value: D) -> Result<Duration, D::Error> {
+    deserialize(value, |text| match text.trim_end_matches(|letter: char| letter.is_ascii_alphabetic()) {
+        "0" => Ok(Duration::ZERO),
+        _ => parse_duration(text),
+    })
+}
+
 /// `1,234,567`.
 pub fn count(number: u64) -> String {
     let digits = number.to_string();
@@ -67,6 +104,60 @@ pub fn nanos(time: Nanos) -> String {
         ..999.5 => format!("{milliseconds:.0} ms"),
         _ => format!("{:.2} s", milliseconds / 1e3),
     }
+}
+
+/// A time in milliseconds, as [`nanos`] writes it.
+pub fn millis(time: f64) -> String {
+    nanos((time * 1e6) as Nanos)
+}
+
+/// A time in microseconds: `0.84 µs`, `12.4 µs`, and from a millisecond on as [`nanos`] writes it.
+pub fn micros(time: f64) -> String {
+    match time {
+        ..9.995 => format!("{time:.2} µs"),
+        ..99.95 => format!("{time:.1} µs"),
+        ..999.5 => format!("{time:.0} µs"),
+        _ => millis(time / 1e3),
+    }
+}
+
+/// A time that somebody planned: `10s`, `1.5s`, `300ms`.
+pub fn seconds(time: f64) -> String {
+    Duration::try_from_secs_f64(time).map_or_else(|_| format!("{time}s"), |time| format!("{time:?}"))
+}
+
+const BYTE_UNITS: [&str; 5] = ["B", "kB", "MB", "GB", "TB"];
+
+/// Three significant digits, with k for 1,024: `12 B`, `4.12 kB`, `98.5 MB`.
+pub fn bytes(size: u64) -> String {
+    let mut scaled = size as f64;
+    let mut unit = 0;
+    while scaled >= 999.5 && unit + 1 < BYTE_UNITS.len() {
+        scaled /= 1024.0;
+        unit += 1;
+    }
+    let digits = match scaled {
+        _ if unit == 0 => 0,
+        ..9.995 => 2,
+        ..99.95 => 1,
+        _ => 0,
+    };
+    format!("{scaled:.digits$} {}", BYTE_UNITS[unit])
+}
+
+/// `2026-11-22 14:50 UTC`, of seconds since 1970.
+pub fn utc(unix_s: u64) -> String {
+    let (mut days, minutes) = (unix_s / 86_400, unix_s % 86_400 / 60);
+    // Years begin in March here, so that a leap day is the last one; an era of 400 of them has always the same length.
+    days += 719_468;
+    let (era, day_of_era) = (days / 146_097, days % 146_097);
+    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let from_march = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * from_march + 2) / 5 + 1;
+    let month = if from_march < 10 { from_march + 3 } else { from_march - 9 };
+    let year = era * 400 + year_of_era + u64::from(month <= 2);
+    format!("{year}-{month:02}-{day:02} {:02}:{:02} UTC", minutes / 60, minutes % 60)
 }
 
 /// A rate without needless digits: `10`, `0.5`.
@@ -115,5 +206,33 @@ mod tests {
         table.iter().for_each(|&(number, text)| assert_eq!(count(number), text));
         let table = [(213_000, "0.213 ms"), (9_990_000, "9.99 ms"), (12_440_000, "12.4 ms"), (1_210_000_000, "1.21 s")];
         table.iter().for_each(|&(time, text)| assert_eq!(nanos(time), text));
+        let table =
+            [(999, "999 B"), (1000, "0.98 kB"), (12 << 20, "12.0 MB"), (1 << 30, "1.00 GB"), (1 << 60, "1048576 TB")];
+        table.iter().for_each(|&(size, text)| assert_eq!(bytes(size), text));
+    }
+
+    #[test]
+    fn times_of_other_units() {
+        let table = [(0.0, "0.00 µs"), (0.84, "0.84 µs"), (12.44, "12.4 µs"), (999.4, "999 µs"), (1500.0, "1.50 ms")];
+        table.iter().for_each(|&(time, text)| assert_eq!(micros(time), text));
+        let table = [(10.0, "10s"), (1.5, "1.5s"), (0.3, "300ms"), (-1.0, "-1s")];
+        table.iter().for_each(|&(time, text)| assert_eq!(seconds(time), text));
+    }
+
+    #[test]
+    fn memory() {
+        let table = [(0, "0 B"), (999, "999 B"), (1000, "0.98 kB"), (4219, "4.12 kB"), (103_284_736, "98.5 MB")];
+        table.iter().for_each(|&(size, text)| assert_eq!(bytes(size), text));
+        assert_eq!(bytes(u64::MAX), "16777216 TB");
+    }
+
+    #[test]
+    fn dates() {
+        let table = [
+            (0, "1970-01-01 00:00 UTC"),
+            (951_782_400, "2000-02-29 00:00 UTC"),
+            (1_798_761_599, "2026-12-31 23:59 UTC"),
+        ];
+        table.iter().for_each(|&(time, text)| assert_eq!(utc(time), text));
     }
 }

@@ -16,7 +16,7 @@ mod network;
 mod system;
 
 use crate::error::Error;
-use crate::options::DoctorOptions;
+use crate::options::Doctor;
 use crate::output::Output;
 use crate::units::{count, rate};
 use std::fmt;
@@ -66,7 +66,7 @@ struct Check {
 }
 
 /// Examines the machine and prints what it found. 0: the run can go; 1: something will surely stop it.
-pub fn run(options: &DoctorOptions, output: &mut Output) -> u8 {
+pub fn run(options: &Doctor, output: &mut Output) -> u8 {
     let (server, reached) = match &options.target {
         None => (HERE, None),
         Some(target) => {

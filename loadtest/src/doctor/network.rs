@@ -30,7 +30,7 @@ pub fn checks(wanted: &Wanted, system: &System) -> Vec<Check> {
 fn range(wanted: &Wanted, system: &System) -> Option<(u32, Result<Sources, Error>)> {
     let [low, high] = system.sysctl(PORT_RANGE)?.map(|port| u16::try_from(port).ok());
     let range = low?..=high?;
-    Some((range.len() as u32, Sources::with_ports(wanted.server, wanted.connections, range)))
+    Some((range.len() as u32, Sources::with_ports(wanted.server, wanted.connections, 1, &[], range)))
 }
 
 fn ports(wanted: &Wanted, system: &System) -> Check {
@@ -43,11 +43,11 @@ fn ports(wanted: &Wanted, system: &System) -> Check {
             let each = count(connections_each.into());
             Check::ok(name, format!("{found}; {addresses} loopback addresses with {each} connections each"))
         }
-        Ok(Sources::Own) if wanted.connections > ports / 4 * 3 => {
+        Ok(_) if wanted.connections > ports / 4 * 3 => {
             let found = format!("{found} towards the server, and the run takes more than three of four");
             Check::warning(name, found, WIDEST.to_owned())
         }
-        Ok(Sources::Own) => Check::ok(name, format!("{found} towards the server")),
+        Ok(_) => Check::ok(name, format!("{found} towards the server")),
         Err(_) if wanted.connections > WIDEST_PORTS => Check::problem(
             name,
             format!("{found} towards the server, and one address never has more than {}", count(WIDEST_PORTS.into())),
@@ -68,7 +68,7 @@ fn lingering(wanted: &Wanted, system: &System) -> Check {
     let Some((ports, sources)) = range(wanted, system) else { return Check::hidden(name, PORT_RANGE) };
     let addresses = match sources {
         Ok(Sources::Loopback { connections_each }) => wanted.connections.div_ceil(connections_each),
-        Ok(Sources::Own) => 1,
+        Ok(_) => 1,
         Err(_) => return Check::skipped(name, "no number of free ports is enough, see ports"),
     };
     let reused = reuse == 1 || (reuse == 2 && wanted.server.ip().is_loopback());

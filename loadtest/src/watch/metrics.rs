@@ -182,7 +182,7 @@ fn body(bytes: &[u8], ended: bool) -> Result<Option<&[u8]>, String> {
         return if ended { Err(cut()) } else { Ok(None) };
     };
     if answer.status != 200 {
-        return Err(format!("the answer was '{}'", answer.line));
+        return Err(format!("the answer was '{}'", answer.line()));
     }
     if answer.header("transfer-encoding").is_some() {
         return Err("it comes in chunks, which HTTP/1.0 does not have".to_owned());

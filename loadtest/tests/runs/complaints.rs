@@ -27,6 +27,24 @@ fn the_namespace_is_refused() {
 }
 
 #[test]
+fn polling_is_not_spoken() {
+    let address = relay(Fault::None, 1);
+    let line = format!(
+        "loadtest: no Socket.IO over polling at http://{address}/socket.io/: the handshake was answered with \
+         'HTTP/1.1 101 Switching Protocols'; correct the URL, path included, or --protocol and --transport\n"
+    );
+    let output = loadtest(address, &["--transport", "polling", "--connections", "5"]);
+    assert_eq!(complaint(&output), (Some(2), line));
+}
+
+#[test]
+fn what_does_not_fit_together() {
+    let line = "loadtest: --transport: plain WebSocket has only itself; leave it out, or use --protocol socketio\n";
+    let output = loadtest(([127, 0, 0, 1], 1).into(), &["--protocol", "ws", "--transport", "polling"]);
+    assert_eq!(complaint(&output), (Some(2), line.to_owned()));
+}
+
+#[test]
 fn there_is_no_publish_api() {
     let line = "loadtest: POST /api/publish was answered with 'HTTP/1.1 404 Not Found'; \
                 publish through a client with --publish event:NAME, or switch the server's API on\n";

@@ -3,5 +3,8 @@
 mod complaints;
 mod doctor;
 mod faults;
+mod polling;
 mod relay;
+mod transports;
+mod views;
 mod watching;

@@ -19,9 +19,15 @@ pub enum Fault {
     Refuse,
     /// Takes what is published and relays nothing.
     Mute,
-    /// Publishes over HTTP too, to the namespace `/` and the room `ticker`, and answers nothing but that.
+    /// Publishes over HTTP too, to the namespace `/` and the room `ticker`, and answers nothing but that; for those
+    /// who have the token.
     Api,
+    /// No fault, and no Socket.IO: who says `join:ticker` gets every other message. Publishes over HTTP too.
+    Plain,
 }
+
+pub const UPGRADED: &str = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+                            Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
 
 pub struct Relay {
     fault: Fault,
@@ -60,7 +66,7 @@ pub fn loadtest(address: SocketAddr, flags: &[&str]) -> Output {
 impl Relay {
     fn publish(&mut self, publisher: SocketAddr, text: &str) {
         for client in &mut self.clients {
-            let counted = client.peer != publisher && !text.contains(":ffffffff:");
+            let counted = client.peer != publisher && !text.contains(":80000000:");
             self.deliveries += u64::from(counted);
             let faulty = counted && self.deliveries.is_multiple_of(self.every);
             client.deliver(frame(text), if faulty { self.fault } else { Fault::None });
@@ -79,7 +85,7 @@ impl Listener {
                 vec![]
             }
             Fault::Hangup => return drop(self.stream.shutdown(Shutdown::Both)),
-            Fault::None | Fault::Refuse | Fault::Mute | Fault::Api => vec![frame],
+            Fault::None | Fault::Refuse | Fault::Mute | Fault::Api | Fault::Plain => vec![frame],
         };
         // A client that went away is no matter of the relay's.
         drop(self.stream.write_all(&frames.into_iter().chain(held).flatten().collect::<Vec<u8>>()));
@@ -92,20 +98,21 @@ fn serve(mut stream: TcpStream, relay: &Mutex<Relay>) -> Option<()> {
     while !head.ends_with(b"\r\n\r\n") {
         head.extend_from_slice(&read::<1>(&mut stream)?);
     }
-    if head.starts_with(b"POST") && relay.lock().ok()?.fault == Fault::Api {
+    let fault = relay.lock().ok()?.fault;
+    if head.starts_with(b"POST") && matches!(fault, Fault::Api | Fault::Plain) {
         return publish_api(stream, head, peer, relay);
     }
     if head.starts_with(b"POST") {
         let answer = "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n";
         return stream.write_all(answer.as_bytes()).ok();
     }
-    let answer = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-                  Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
-    stream.write_all(answer.as_bytes()).ok()?;
+    stream.write_all(UPGRADED.as_bytes()).ok()?;
+    if fault == Fault::Plain {
+        return serve_plain(stream, peer, relay);
+    }
     stream.write_all(&frame("0{\"sid\":\"s\",\"upgrades\":[],\"pingInterval\":25000,\"pingTimeout\":20000}")).ok()?;
     loop {
         let text = read_text(&mut stream)?;
-        let fault = relay.lock().ok()?.fault;
         if text == "40" && fault != Fault::Refuse {
             let mut relay = relay.lock().ok()?;
             stream.write_all(&frame("40{\"sid\":\"s\"}")).ok()?;
@@ -118,6 +125,17 @@ fn serve(mut stream: TcpStream, relay: &Mutex<Relay>) -> Option<()> {
     }
 }
 
+fn serve_plain(mut stream: TcpStream, peer: SocketAddr, relay: &Mutex<Relay>) -> Option<()> {
+    loop {
+        let text = read_text(&mut stream)?;
+        let mut relay = relay.lock().ok()?;
+        match text.as_str() {
+            "join:ticker" => relay.clients.push(Listener { peer, stream: stream.try_clone().ok()?, held: None }),
+            text => relay.publish(peer, text),
+        }
+    }
+}
+
 /// Answers one request after the other, in chunks. The first head is already read.
 fn publish_api(mut stream: TcpStream, mut head: Vec<u8>, peer: SocketAddr, relay: &Mutex<Relay>) -> Option<()> {
     loop {
@@ -125,7 +143,7 @@ fn publish_api(mut stream: TcpStream, mut head: Vec<u8>, peer: SocketAddr, relay
             head.extend_from_slice(&read::<1>(&mut stream)?);
         }
         let text = String::from_utf8(std::mem::take(&mut head)).ok()?;
-        assert!(text.starts_with("POST /api/publish HTTP/1.1\r\n"), "{text}");
+        assert!(text.starts_with("POST /api/publish HTTP/1.1\r\n") && text.contains("\r\nX-Token: t\r\n"), "{text}");
         let length = text.lines().find_map(|line| line.strip_prefix("Content-Length: "))?;
         let mut body = vec![0; length.parse().ok()?];
         stream.read_exact(&mut body).ok()?;
@@ -133,14 +151,17 @@ fn publish_api(mut stream: TcpStream, mut head: Vec<u8>, peer: SocketAddr, relay
         assert_eq!((&body["namespace"], &body["rooms"]), (&"/".into(), &serde_json::json!(["ticker"])));
         assert_eq!((&body["event"], body["args"].as_array().map(Vec::len)), (&"msg".into(), Some(1)));
         let mut relay = relay.lock().ok()?;
-        relay.publish(peer, &format!("42[\"msg\",{}]", body["args"][0]));
+        match relay.fault {
+            Fault::Plain => relay.publish(peer, &format!("{{\"text\":{}}}", body["args"][0])),
+            _ => relay.publish(peer, &format!("42[\"msg\",{}]", body["args"][0])),
+        }
         let answer = format!("{{\"sockets\":{}}}", relay.clients.len());
         let chunk = format!("{:x}\r\n{answer}\r\n0\r\n\r\n", answer.len());
         write!(stream, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{chunk}").ok()?;
     }
 }
 
-fn frame(text: &str) -> Vec<u8> {
+pub fn frame(text: &str) -> Vec<u8> {
     let length = u16::try_from(text.len()).expect("tests send little");
     let header =
         if length < 126 { vec![0x81, length as u8] } else { [&[0x81, 126], &length.to_be_bytes()[..]].concat() };
@@ -148,7 +169,7 @@ fn frame(text: &str) -> Vec<u8> {
 }
 
 /// The payload of one masked frame.
-fn read_text(stream: &mut TcpStream) -> Option<String> {
+pub fn read_text(stream: &mut TcpStream) -> Option<String> {
     let [_, length] = read::<2>(stream)?;
     let length = match length & 0x7f {
         126 => u16::from_be_bytes(read::<2>(stream)?),
@@ -161,7 +182,7 @@ fn read_text(stream: &mut TcpStream) -> Option<String> {
     String::from_utf8(payload).ok()
 }
 
-fn read<const N: usize>(stream: &mut TcpStream) -> Option<[u8; N]> {
+pub fn read<const N: usize>(stream: &mut TcpStream) -> Option<[u8; N]> {
     let mut bytes = [0; N];
     stream.read_exact(&mut bytes).ok()?;
     Some(bytes)

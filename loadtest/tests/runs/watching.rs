@@ -41,9 +41,9 @@ fn metrics() -> SocketAddr {
 fn by_its_process() {
     let (text, server) = run("process", ["--server-pid", &std::process::id().to_string()]);
     assert!(server["cpu_s"].as_f64().is_some_and(|seconds| seconds > 0.0), "{server}");
-    assert!(server["memory_bytes_max"].as_u64().is_some_and(|bytes| bytes > 100_000), "{server}");
+    assert!(server["resident_max"].as_u64().is_some_and(|bytes| bytes > 100_000), "{server}");
     assert_eq!(server["trouble"], Value::Null);
-    assert!(text.contains("\n  server      ") && text.contains(" µs per delivery\n"), "{text}");
+    assert!(text.contains("\n  server      CPU ") && text.contains(" µs per delivery, "), "{text}");
 }
 
 #[test]
@@ -51,6 +51,6 @@ fn by_its_metrics() {
     let (text, server) = run("metrics", ["--metrics", &format!("http://{}", metrics())]);
     // One reading before the first message, one after the last delivery, and perhaps one or more between.
     assert!(server["cpu_s"].as_f64().is_some_and(|seconds| seconds >= 1.0 && seconds.fract() == 0.0), "{server}");
-    assert_eq!((&server["memory_bytes_max"], &server["trouble"]), (&Value::from(3_000_000), &Value::Null));
-    assert!(text.contains("\n              2,929 kB of memory at most\n"), "{text}");
+    assert_eq!((&server["resident_connected"], &server["trouble"]), (&Value::from(3_000_000), &Value::Null));
+    assert!(text.contains(", 2.86 MB with all clients, "), "{text}");
 }

@@ -1,0 +1,577 @@
+//! Crowd: the clients of one thread, and the loop that connects, reads and counts them.
+//!
+//! ```text
+//!     move    those clients whose time has come: drop, join late, stop reading
+//!     open    the connections that are due, few at a time
+//!     wait    until streams are ready, or briefly
+//!     read    bytes → session → messages → books; replies are written at once, they are tiny
+//!     tell    the board
+//! ```
+//!
+//! A client is a stream, a session and its places in rooms: about a hundred bytes, and no task. The read buffer is the
+//! thread's. Streams and poll live and die in [`Crowd::run`], because the thread's descriptors mean nothing elsewhere;
+//! see `kernel::own_table`.
+//!
+//! Limits: [`OPEN_MAX`] connections begun per turn, [`SHAKING_MAX`] that are begun and not ready ([`RETURNING_MAX`] when
+//! clients come back), [`MOVES_MAX`] moves per turn.
+
+mod books;
+
+use crate::board::{Board, Phase, Seat};
+use crate::clock::Nanos;
+use crate::error::{self, Error};
+use crate::health::Health;
+use crate::kernel;
+use crate::motion::{Kind, Motion};
+use crate::ramp::Ramp;
+use crate::seed;
+use crate::session::{Ending, Next, Session, Stage};
+use crate::tally::{Tally, Times};
+use books::{Books, Heard, Reader};
+use mio::net::TcpStream;
+use mio::{Events, Interest, Poll, Token};
+use socket2::{Domain, Protocol, Socket, Type};
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::SocketAddr;
+use std::ops::Range;
+use std::sync::Barrier;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+const EVENTS_MAX: usize = 1024;
+const READ_BYTES: usize = 256 << 10;
+/// Connections begun in one turn at most, so that a fast ramp does not delay those that are being answered.
+const OPEN_MAX: usize = 32;
+/// Connections begun and not ready, per thread: a server's accept queue is finite, and overflowing it costs seconds.
+const SHAKING_MAX: usize = 256;
+/// The same for clients that come back: a storm asks just this.
+const RETURNING_MAX: usize = 4096;
+/// Moves made in one turn at most.
+const MOVES_MAX: u64 = 256;
+/// A client that was not let in tries again after this and up to as much more, so that not all try at once.
+const RETRY: Nanos = 1_000_000_000;
+/// How long a turn waits at most: phases change without waking anybody.
+const WAIT_MAX: Duration = Duration::from_millis(20);
+/// How often the board is told what takes a walk over all clients.
+const SURVEY: Nanos = 250_000_000;
+
+pub struct Crowd<'a> {
+    board: &'a Board,
+    seat: &'a Seat,
+    /// The numbers of these clients among all.
+    numbers: Range<u32>,
+    ramp: Ramp,
+    clients: Vec<Client>,
+    books: Books,
+    motion: Option<Motion>,
+    /// Those that move, and how many moves are behind us.
+    movers: Vec<usize>,
+    moves: u64,
+    /// Clients that will come back, and when.
+    returning: BinaryHeap<Reverse<(Nanos, usize)>>,
+    reply: Vec<u8>,
+    shaking: usize,
+    surveyed: Nanos,
+    ready: u32,
+    warm: u32,
+    closed: u32,
+    outcome: Outcome,
+}
+
+/// What a crowd knows at the end.
+#[derive(Default)]
+pub struct Outcome {
+    pub tally: Tally,
+    pub health: Health,
+    /// Of each client, from the opened stream to the confirmed namespace.
+    pub handshakes: Times,
+    /// Until a dropped client was ready again, or a late joiner had its first message.
+    pub back: Times,
+    pub moved: u64,
+    pub refused: u64,
+    /// Clients that the server ended while they did not read.
+    pub ended: u64,
+    /// The first client that was ended while messages were counted.
+    pub closed: Option<(u32, Ending)>,
+}
+
+struct Client {
+    /// `None` while it has no connection.
+    stream: Option<TcpStream>,
+    session: Session,
+    /// When it began to connect, or dropped; once it is there, when it joined.
+    since: Nanos,
+    /// Rooms from which no test message has come yet.
+    cold: u32,
+    life: Life,
+    /// The stream is connected, and has been spoken to.
+    asked: bool,
+    /// Moved, and nothing has come since.
+    unheard: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Life {
+    /// Connecting for the first time.
+    Arriving,
+    /// In its rooms, unless it joins late.
+    Present,
+    /// Dropped, and connecting again or about to.
+    Returning,
+    /// There, and not reading.
+    Stalled,
+    /// Ended by the server.
+    Closed,
+}
+
+impl<'a> Crowd<'a> {
+    pub fn new(board: &'a Board, thread: u32, numbers: Range<u32>) -> Crowd<'a> {
+        let per_second = board.plan.ramp * numbers.len() as f64 / f64::from(board.plan.connections);
+        let motion = board.plan.motion;
+        let moves = |index: &usize| motion.is_some_and(|motion| motion.moves(numbers.start + *index as u32));
+        let movers = (0..numbers.len()).filter(moves).collect();
+        Crowd {
+            board,
+            seat: &board.seats[thread as usize],
+            clients: Vec::with_capacity(numbers.len()),
+            books: Books::new(board, numbers.clone()),
+            motion,
+            movers,
+            moves: 0,
+            returning: BinaryHeap::new(),
+            numbers,
+            ramp: Ramp { begin: 0, per_second },
+            reply: Vec::new(),
+            shaking: 0,
+            surveyed: 0,
+            ready: 0,
+            warm: 0,
+            closed: 0,
+            outcome: Outcome::default(),
+        }
+    }
+
+    /// Runs until the run is over. `gathered` is where all threads meet after each has its own descriptor table.
+    pub fn run(mut self, gathered: &Barrier) -> Outcome {
+        let own_table = if self.board.seats.len() > 2 { kernel::own_table() } else { Ok(()) };
+        gathered.wait();
+        if let Err(error) = own_table.and_then(|()| self.turns()) {
+            let what = "a thread cannot have descriptors of its own, or poll them";
+            self.board.fail(Error::System { what, cause: error::cause(&error) });
+        }
+        for index in 0..self.clients.len() {
+            self.settle(index);
+        }
+        self.outcome.tally = self.books.tally;
+        self.outcome
+    }
+
+    fn turns(&mut self) -> io::Result<()> {
+        let (mut poll, mut events) = (Poll::new()?, Events::with_capacity(EVENTS_MAX));
+        let mut buffer = vec![0; READ_BYTES].into_boxed_slice();
+        self.ramp.begin = self.board.clock.now();
+        loop {
+            let phase = self.board.phase();
+            self.watch(phase);
+            if phase == Phase::Over {
+                return self.look_after_stalled(&mut poll, &mut events);
+            }
+            let wait = match phase {
+                Phase::Connecting => self.open_due(&poll),
+                Phase::Measuring => self.make_moves(&poll).min(self.open_returning(&poll)),
+                _ => self.open_returning(&poll),
+            };
+            match poll.poll(&mut events, Some(wait)) {
+                Err(error) if error.kind() != ErrorKind::Interrupted => return Err(error),
+                _ => {}
+            }
+            let woke = self.board.clock.now();
+            let mut ready = 0;
+            for event in &events {
+                ready += 1;
+                let ending = event.is_read_closed() || event.is_error();
+                self.serve(event.token().0, ending, &poll, &mut buffer);
+            }
+            self.outcome.health.turn(woke, self.board.clock.now(), ready, EVENTS_MAX);
+            self.tell(woke);
+        }
+    }
+
+    /// Watches the thread's health exactly while messages are published.
+    fn watch(&mut self, phase: Phase) {
+        let measuring = phase == Phase::Measuring;
+        match (measuring, self.outcome.health.watching()) {
+            (true, false) => self.outcome.health.begin(self.board.clock.now()),
+            (false, true) => self.outcome.health.end(self.board.clock.now()),
+            _ => {}
+        }
+    }
+
+    fn tell(&mut self, now: Nanos) {
+        let (seat, tally) = (self.seat, &self.books.tally);
+        seat.ready.store(self.ready, Relaxed);
+        seat.warm.store(self.warm, Relaxed);
+        seat.closed.store(self.closed, Relaxed);
+        seat.moves.store(self.outcome.moved as u32, Relaxed);
+        seat.delivered.store(tally.delivered, Relaxed);
+        seat.to_audience.store(tally.to_audience, Relaxed);
+        for (seat, fault) in seat.faults.iter().zip([&tally.doubled, &tally.reordered, &tally.stray]) {
+            seat.store(fault.count, Relaxed);
+        }
+        if now - self.surveyed < SURVEY {
+            return;
+        }
+        self.surveyed = now;
+        let present = |index: usize| self.clients.get(index).is_some_and(|client| client.life == Life::Present);
+        let behind = self.books.behind(self.board, now, present);
+        seat.behind.iter().zip(behind).for_each(|(seat, clients)| seat.store(clients, Relaxed));
+        seat.tell_cpu(now);
+    }
+
+    // ---- connecting
+
+    /// Begins the connections that are due, and says how long to wait for the next.
+    fn open_due(&mut self, poll: &Poll) -> Duration {
+        let now = self.board.clock.now();
+        let due = self.ramp.due(now).min(self.numbers.len() as u64) as usize;
+        let opened = self.clients.len();
+        for _ in opened..due.min(opened + OPEN_MAX).min(opened + SHAKING_MAX.saturating_sub(self.shaking)) {
+            self.clients.push(Client {
+                stream: None,
+                session: Session::new(&self.board.words),
+                since: now,
+                cold: self.board.rooms.per_client(),
+                life: Life::Arriving,
+                asked: false,
+                unheard: false,
+            });
+            let index = self.clients.len() - 1;
+            if let Err(error) = self.connect(index, poll) {
+                self.board.fail(explain(self.number(index), &error));
+                return WAIT_MAX;
+            }
+            self.shaking += 1;
+        }
+        let opened = self.clients.len();
+        if opened == self.numbers.len() || self.shaking >= SHAKING_MAX {
+            return WAIT_MAX;
+        }
+        Duration::from_nanos(self.ramp.time(opened as u64).saturating_sub(now)).min(WAIT_MAX)
+    }
+
+    /// Lets those come back whose time it is, and says how long to wait for the next.
+    fn open_returning(&mut self, poll: &Poll) -> Duration {
+        let now = self.board.clock.now();
+        for _ in 0..OPEN_MAX.min(RETURNING_MAX.saturating_sub(self.shaking)) {
+            let Some(Reverse((due, index))) = self.returning.pop_if_due(now) else { break };
+            debug_assert!(due <= now);
+            self.shaking += 1;
+            if let Err(error) = self.connect(index, poll) {
+                self.end(index, Ending::Lost(error::cause(&error)));
+            }
+        }
+        match self.returning.peek() {
+            Some(Reverse((due, _))) if self.shaking < RETURNING_MAX => {
+                Duration::from_nanos(due.saturating_sub(now)).min(WAIT_MAX)
+            }
+            _ => WAIT_MAX,
+        }
+    }
+
+    /// Opens a stream for a client that has none.
+    fn connect(&mut self, index: usize, poll: &Poll) -> io::Result<()> {
+        let stream = open(self.board, self.number(index), index, poll)?;
+        let client = &mut self.clients[index];
+        client.stream = Some(stream);
+        client.asked = false;
+        Ok(())
+    }
+
+    // ---- moving
+
+    /// Makes the moves that are due, and says how long to wait for the next.
+    fn make_moves(&mut self, poll: &Poll) -> Duration {
+        let Some(motion) = self.motion else { return WAIT_MAX };
+        let now = self.board.clock.now();
+        let due = motion.due(self.movers.len(), self.board.elapsed(now));
+        for _ in self.moves..due.min(self.moves + MOVES_MAX) {
+            let index = self.movers[(self.moves % self.movers.len() as u64) as usize];
+            self.moves += 1;
+            if self.clients[index].life == Life::Present {
+                self.outcome.moved += 1;
+                self.make_move(index, motion.kind, now, poll);
+            }
+        }
+        // Moves are spread finer than this only when there are many: then there is always the next turn.
+        if self.moves < due { Duration::ZERO } else { Duration::from_millis(1) }
+    }
+
+    fn make_move(&mut self, index: usize, kind: Kind, now: Nanos, poll: &Poll) {
+        let number = self.number(index);
+        let client = &mut self.clients[index];
+        client.since = now;
+        match kind {
+            Kind::Stall => {
+                client.life = Life::Stalled;
+                // Nothing more is heard of it, so that what piles up in the kernel wakes nobody here.
+                let stream = client.stream.as_mut().expect("it is present");
+                drop(poll.registry().deregister(stream));
+                self.ready -= 1;
+            }
+            Kind::Drop => {
+                client.stream = None;
+                client.session = Session::new(&self.board.words);
+                client.life = Life::Returning;
+                self.books.leave(self.board, number, index);
+                self.ready -= 1;
+                self.returning.push(Reverse((now, index)));
+            }
+            Kind::Join => {
+                client.unheard = true;
+                self.books.open(index);
+                self.join(index);
+                if let Err(ending) = self.send_reply(index) {
+                    self.end(index, ending);
+                }
+            }
+        }
+    }
+
+    /// Asks to enter the client's rooms.
+    fn join(&mut self, index: usize) {
+        let (board, client) = (self.board, &mut self.clients[index]);
+        for room in self.books.rooms(index) {
+            if let Some(name) = board.rooms.name(room) {
+                client.session.join(&board.words, &name, &mut self.reply);
+            }
+        }
+    }
+
+    /// Learns which clients the server has ended although they did not read.
+    fn look_after_stalled(&mut self, poll: &mut Poll, events: &mut Events) -> io::Result<()> {
+        for (index, client) in self.clients.iter_mut().enumerate().filter(|(_, client)| client.life == Life::Stalled) {
+            let stream = client.stream.as_mut().expect("it stalled while it had one");
+            poll.registry().register(stream, Token(index), Interest::READABLE)?;
+        }
+        loop {
+            poll.poll(events, Some(Duration::ZERO))?;
+            if events.is_empty() {
+                return Ok(());
+            }
+            for event in events.iter() {
+                let stalled = self.clients[event.token().0].life == Life::Stalled;
+                let ended = event.is_read_closed() || event.is_error();
+                if stalled && ended {
+                    self.clients[event.token().0].life = Life::Closed;
+                    self.outcome.ended += 1;
+                }
+            }
+        }
+    }
+
+    // ---- reading
+
+    fn serve(&mut self, index: usize, ending: bool, poll: &Poll, buffer: &mut [u8]) {
+        match self.exchange(index, ending, buffer) {
+            Ok(Next::Stay) => {}
+            Ok(Next::Reconnect) => {
+                self.clients[index].stream = None;
+                if let Err(error) = self.connect(index, poll) {
+                    self.end(index, lost(error));
+                }
+            }
+            Err(ending) => self.end(index, ending),
+        }
+    }
+
+    /// Begins the conversation, or reads everything that is there. Readiness is told once, so nothing may be left: less
+    /// than a full buffer means that the stream was empty, unless the end was told together with the last bytes.
+    fn exchange(&mut self, index: usize, ending: bool, buffer: &mut [u8]) -> Result<Next, Ending> {
+        let client = &mut self.clients[index];
+        let Some(stream) = &mut client.stream else { return Ok(Next::Stay) };
+        if !client.asked {
+            if let Some(error) = stream.take_error().map_err(lost)? {
+                return Err(lost(error));
+            }
+            if stream.peer_addr().is_err() {
+                return Ok(Next::Stay);
+            }
+            client.asked = true;
+            client.session.begin(&self.board.words, &mut self.reply);
+            self.send_reply(index)?;
+        }
+        loop {
+            let Some(stream) = &mut self.clients[index].stream else { return Ok(Next::Stay) };
+            let read = match stream.read(buffer) {
+                Ok(0) => return Err(Ending::Lost("the server hung up".to_owned())),
+                Ok(read) => read,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(Next::Stay),
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                Err(error) => return Err(lost(error)),
+            };
+            if self.take(index, &buffer[..read])? == Next::Reconnect {
+                return Ok(Next::Reconnect);
+            }
+            if read < buffer.len() && !ending {
+                return Ok(Next::Stay);
+            }
+        }
+    }
+
+    fn take(&mut self, index: usize, bytes: &[u8]) -> Result<Next, Ending> {
+        let now = self.board.clock.now();
+        let number = self.number(index);
+        let (board, books) = (self.board, &mut self.books);
+        let Client { session, since, cold, unheard, .. } = &mut self.clients[index];
+        let before = (session.stage(), *cold);
+        let reader = Reader { index, number, since: *since };
+        let back = &mut self.outcome.back;
+        let mut on_message = |text: &[u8]| match books.take(board, reader, text, now) {
+            Heard::Nothing => {}
+            Heard::Test => *cold -= 1,
+            Heard::Message => {
+                if std::mem::take(unheard) {
+                    back.record(now.saturating_sub(*since));
+                }
+            }
+        };
+        session.receive(&board.words, bytes, &mut self.reply, &mut on_message)?;
+        self.warm += u32::from(*cold == 0 && before.1 > 0);
+        if session.stage() == Stage::Ready && before.0 != Stage::Ready {
+            self.arrive(index, now);
+        }
+        let next = self.clients[index].session.flush(&board.words, &mut self.reply);
+        self.send_reply(index)?;
+        Ok(next)
+    }
+
+    /// The client has been let in.
+    fn arrive(&mut self, index: usize, now: Nanos) {
+        self.shaking -= 1;
+        self.ready += 1;
+        let client = &mut self.clients[index];
+        let connected = now.saturating_sub(std::mem::replace(&mut client.since, now));
+        match std::mem::replace(&mut client.life, Life::Present) {
+            Life::Returning => self.outcome.back.record(connected),
+            _ => self.outcome.handshakes.record(connected),
+        }
+        let late = self.motion.filter(|motion| motion.kind == Kind::Join);
+        let joins_late = late.is_some_and(|motion| motion.moves(self.number(index)));
+        if !joins_late {
+            self.join(index);
+        }
+    }
+
+    /// Requests and replies fit into an empty send buffer; a server that does not read them is not there.
+    fn send_reply(&mut self, index: usize) -> Result<(), Ending> {
+        if self.reply.is_empty() {
+            return Ok(());
+        }
+        let stopped = || Ending::Lost("the server stopped reading".to_owned());
+        let stream = self.clients[index].stream.as_mut().expect("whoever is spoken to has a stream");
+        match stream.write(&self.reply) {
+            Ok(written) if written == self.reply.len() => {}
+            Ok(_) => return Err(stopped()),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return Err(stopped()),
+            Err(error) => return Err(lost(error)),
+        }
+        self.reply.clear();
+        Ok(())
+    }
+
+    // ---- ending
+
+    fn end(&mut self, index: usize, ending: Ending) {
+        self.reply.clear();
+        let number = self.number(index);
+        let client = &mut self.clients[index];
+        client.stream = None;
+        if client.life == Life::Returning {
+            self.outcome.refused += 1;
+            self.shaking -= 1;
+            client.session = Session::new(&self.board.words);
+            let now = self.board.clock.now();
+            let jitter = seed::unit(self.board.plan.seed, number, self.outcome.refused as u32) * RETRY as f64;
+            return self.returning.push(Reverse((now + RETRY + jitter as Nanos, index)));
+        }
+        if self.board.phase() < Phase::Measuring {
+            return self.board.fail({
+                let plan = &self.board.plan;
+                Error::from_ending(number, ending, &plan.speech, &plan.target.url())
+            });
+        }
+        // An interrupted ramp leaves clients that were never ready.
+        if client.life == Life::Present {
+            self.ready -= 1;
+        }
+        client.life = Life::Closed;
+        self.closed += 1;
+        self.outcome.closed.get_or_insert((number, ending));
+    }
+
+    /// After the run: what the client did not receive. Nobody asks those that stalled, or are not back.
+    fn settle(&mut self, index: usize) {
+        let (number, client) = (self.number(index), &self.clients[index]);
+        let stalls = self.motion.is_some_and(|motion| motion.kind == Kind::Stall && motion.moves(number));
+        if client.life == Life::Returning || stalls && client.life != Life::Present {
+            self.books.leave(self.board, number, index);
+        } else {
+            self.books.settle(self.board, Reader { index, number, since: client.since });
+        }
+    }
+
+    fn number(&self, index: usize) -> u32 {
+        self.numbers.start + index as u32
+    }
+}
+
+/// A heap whose first entry is taken when its time has come.
+trait PopIfDue {
+    fn pop_if_due(&mut self, now: Nanos) -> Option<Reverse<(Nanos, usize)>>;
+}
+
+impl PopIfDue for BinaryHeap<Reverse<(Nanos, usize)>> {
+    fn pop_if_due(&mut self, now: Nanos) -> Option<Reverse<(Nanos, usize)>> {
+        self.peek().is_some_and(|Reverse((due, _))| *due <= now).then(|| self.pop().expect("it was just seen"))
+    }
+}
+
+fn open(board: &Board, number: u32, token: usize, poll: &Poll) -> io::Result<TcpStream> {
+    let socket = Socket::new(Domain::for_address(board.server), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
+    socket.set_tcp_nodelay(true)?;
+    if let Some(address) = board.sources.address(number) {
+        kernel::choose_port_on_connect(&socket)?;
+        socket.bind(&SocketAddr::from((address, 0)).into())?;
+    }
+    match socket.connect(&board.server.into()) {
+        Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => return Err(error),
+        _ => {}
+    }
+    let mut stream = TcpStream::from_std(socket.into());
+    poll.registry().register(&mut stream, Token(token), Interest::READABLE | Interest::WRITABLE)?;
+    Ok(stream)
+}
+
+fn explain(number: u32, error: &io::Error) -> Error {
+    match error.raw_os_error() {
+        Some(libc::EMFILE | libc::ENFILE) => Error::SystemDescriptors { client: number },
+        Some(libc::EADDRNOTAVAIL) => Error::TooFewPorts { connections: number + 1, ports: number },
+        _ => Error::Connect { client: number, cause: error::cause(error) },
+    }
+}
+
+fn lost(error: io::Error) -> Ending {
+    Ending::Lost(error::cause(&error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_client_is_small() {
+        assert!(size_of::<Client>() <= 64, "{} bytes", size_of::<Client>());
+    }
+}

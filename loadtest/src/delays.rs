@@ -1,0 +1,69 @@
+//! Delays: how long messages took, from when each should have left; what limits, reports and charts speak of.
+
+use crate::marks::Marks;
+use crate::rooms::Rooms;
+use crate::tally::Times;
+
+#[derive(Clone, Default)]
+pub struct Delays {
+    /// Of each message: until the first, the median, the 99th percentile and the last client of its room had it.
+    pub first: Times,
+    pub median: Times,
+    pub p99: Times,
+    pub last: Times,
+    /// Every delivery by itself.
+    pub delivery: Times,
+    /// Messages that somebody waited for.
+    pub awaited: u32,
+    /// Those among them that reached everyone. The others have no last receiver.
+    pub complete: u32,
+}
+
+impl Delays {
+    /// Of the first `sent` messages.
+    pub fn new(marks: &Marks, rooms: &Rooms, sent: u32, delivery: Times) -> Delays {
+        let mut delays = Delays { delivery, ..Delays::default() };
+        for message in (0..sent).filter(|message| rooms.audience(rooms.room(*message)) > 0) {
+            let mark = marks.of(message);
+            delays.awaited += 1;
+            delays.complete += u32::from(mark.last.is_some());
+            for (time, times) in [
+                (mark.first, &mut delays.first),
+                (mark.median, &mut delays.median),
+                (mark.p99, &mut delays.p99),
+                (mark.last, &mut delays.last),
+            ] {
+                time.into_iter().for_each(|time| times.record(time));
+            }
+        }
+        delays
+    }
+
+    pub fn named(&self) -> [(&'static str, &Times); 5] {
+        [
+            ("first", &self.first),
+            ("median", &self.median),
+            ("p99", &self.p99),
+            ("last", &self.last),
+            ("delivery", &self.delivery),
+        ]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scenario;
+
+    #[test]
+    fn a_message_that_did_not_reach_everyone_has_no_last_receiver() {
+        let (marks, rooms) = (Marks::new(3), Rooms::new(None, &scenario::Rooms::default(), None, 2, 0));
+        for (message, millis) in [(0, 4), (0, 6), (1, 5)] {
+            marks.arrive(message, 2, millis * 1_000_000);
+        }
+        let delays = Delays::new(&marks, &rooms, 3, Times::default());
+        assert_eq!((delays.awaited, delays.complete), (3, 1));
+        assert_eq!(delays.named().map(|(_, times)| times.samples()), [2, 2, 1, 1, 0]);
+        assert_eq!(delays.last.max() / 1_000_000, 6);
+    }
+}
