@@ -10,18 +10,26 @@
 //! - `simd-json typed`: straight into the name and the type, without the protocol's rules and without forgiving extra
 //!   arguments. As fast as it goes.
 //!
-//! simd-json destroys its input, so it works on a copy; its buffers are kept, as a server would.
+//! And the name alone, which is what a server needs that only looks for the handler, or passes the event on:
+//!
+//! - `ours, name`: the scan, which proves the rest valid JSON and leaves it as it came.
+//! - `serde_json, name`: the name borrowed, the rest ignored.
+//! - `simd-json, name`: its tape, the name borrowed from it.
+//!
+//! simd-json destroys its input, so it works on a copy; its buffers and its tape are kept, as a server would.
 //!
 //!     cargo bench --bench event
+
+mod support;
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use fanfare::args::{self, Args};
 use fanfare::proto::socketio::{self, Packet};
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, IgnoredAny};
+use simd_json::Tape;
 use simd_json::prelude::*;
 use std::hint::black_box;
-use std::time::Duration;
 
 /// What a game would send: four numbers, two words, and a text that fills the event up.
 #[derive(Deserialize)]
@@ -101,6 +109,40 @@ fn decode_event<T: DeserializeOwned>(c: &mut Criterion, packet: &str) {
     group.finish();
 }
 
+fn find_names(c: &mut Criterion) {
+    for packet in [SHORT.to_owned(), filled_up(128), filled_up(500)] {
+        find_name(c, &packet);
+    }
+}
+
+fn find_name(c: &mut Criterion, packet: &str) {
+    let mut group = c.benchmark_group("event to name");
+    let bytes = packet.len();
+    group.bench_function(BenchmarkId::new("ours, name", bytes), |b| {
+        b.iter(|| assert_eq!(event(black_box(packet)).0, "say"))
+    });
+    group.bench_function(BenchmarkId::new("serde_json, name", bytes), |b| {
+        b.iter(|| {
+            let (name, IgnoredAny): (&str, _) = serde_json::from_str(&black_box(packet)[1..]).expect("it is one");
+            assert_eq!(name, "say");
+        })
+    });
+    let mut copy = Vec::new();
+    let mut buffers = simd_json::Buffers::new(bytes);
+    let mut kept: Option<Tape<'static>> = None;
+    group.bench_function(BenchmarkId::new("simd-json, name", bytes), |b| {
+        b.iter(|| {
+            refill(&mut copy, black_box(packet));
+            let mut tape = kept.take().unwrap_or_else(Tape::null).reset();
+            simd_json::fill_tape(&mut copy, &mut buffers, &mut tape).expect("it is JSON");
+            let name = tape.as_value().as_array().and_then(|event| event.get(0)).and_then(|name| name.into_string());
+            assert_eq!(name, Some("say"));
+            kept = Some(tape.reset());
+        })
+    });
+    group.finish();
+}
+
 fn event(packet: &str) -> (&str, &str) {
     match socketio::decode(packet) {
         Ok(Packet::Event { name: std::borrow::Cow::Borrowed(name), data, .. }) => (name, data),
@@ -115,7 +157,7 @@ fn refill(copy: &mut Vec<u8>, packet: &str) {
 
 criterion_group! {
     name = benches;
-    config = Criterion::default().sample_size(20).warm_up_time(Duration::from_millis(300)).measurement_time(Duration::from_secs(1));
-    targets = decode_events
+    config = support::criterion();
+    targets = decode_events, find_names
 }
 criterion_main!(benches);

@@ -14,30 +14,32 @@
 //! counted in the packet, which both cores then write to; a run counts its users in its own shard. It needs two idle
 //! cores: on a busy machine it measures who gets one.
 //!
-//!     cargo bench --features bench --bench fan_out
+//!     cargo bench --bench fan_out
+
+mod support;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use fanfare::args;
-use fanfare::bench::Room;
+use fanfare::bench::{Crowd, Target};
 use fanfare::proto::{Prepared, socketio};
 use std::collections::VecDeque;
 use std::hint::black_box;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 const SOCKETS: usize = 10_000;
+const ROOM: &str = "room";
 
 fn fan_out(c: &mut Criterion) {
     for broadcasts in [1, 16] {
         let mut group = c.benchmark_group(format!("{broadcasts} broadcast(s) to 10,000 sockets"));
         group.throughput(Throughput::Elements((broadcasts * SOCKETS) as u64));
 
-        let mut room = Room::new(SOCKETS);
+        let (mut room, everybody) = (Crowd::new(SOCKETS, |_| &[ROOM]), everybody());
         group.bench_function("runs", |b| {
             b.iter(|| {
                 for _ in 0..broadcasts {
-                    assert_eq!(room.broadcast(&black_box(packet())), SOCKETS);
+                    assert_eq!(room.broadcast(&everybody, &black_box(packet())), SOCKETS);
                 }
                 room.write()
             })
@@ -61,9 +63,9 @@ fn on_two_cores(c: &mut Criterion) {
     group.throughput(Throughput::Elements(SOCKETS as u64));
     let packet = packet();
     let runs = || {
-        let (mut room, packet) = (Room::new(SOCKETS), &packet);
+        let (mut room, everybody, packet) = (Crowd::new(SOCKETS, |_| &[ROOM]), everybody(), &packet);
         move || {
-            assert_eq!(room.broadcast(packet), SOCKETS);
+            assert_eq!(room.broadcast(&everybody, packet), SOCKETS);
             room.write()
         }
     };
@@ -92,6 +94,10 @@ fn beside<T: FnMut() -> usize>(make: impl Fn() -> T + Sync, measure: impl FnOnce
         measure(&mut make());
         measured.store(true, Ordering::Relaxed);
     });
+}
+
+fn everybody() -> Target {
+    Target { namespace: "/".into(), rooms: vec![ROOM.into()], ..Target::default() }
 }
 
 /// Encoded anew each time, as a broadcast is: a 128-byte text.
@@ -141,7 +147,7 @@ impl Queues {
 
 criterion_group! {
     name = benches;
-    config = Criterion::default().sample_size(20).warm_up_time(Duration::from_millis(500)).measurement_time(Duration::from_secs(2));
+    config = support::criterion();
     targets = fan_out, on_two_cores
 }
 criterion_main!(benches);

@@ -1,44 +1,51 @@
-//! Bench: a shard full of sockets, for `benches/` and for nobody else. Behind the feature `bench`; not API.
+//! Bench: what `benches/` may see of the inside, for them and for nobody else. Behind the feature `bench`; not API.
 //!
-//! The shard is private, and what it costs before the kernel cannot be seen from outside. So this opens one room of it
-//! and gives it a wire that takes everything: what is left is our own work.
+//! What a shard and a mailbox cost before the kernel cannot be seen from outside. Parts that work alone are only named
+//! here. What takes more of the inside than a bench should know is made here: [`Crowd`], a shard full of sockets, whose
+//! wire takes everything, so that what is left is our own work; and [`Streams`], the worker's sender over real streams.
+
+pub use crate::shard::mail::{Mail, Target};
+pub use crate::shard::outbox::Outbox;
+pub use crate::shard::runs::Runs;
+pub use crate::shard::{Carries, Shard};
+pub use crate::worker::mailbox::{Mailbox, Post, collect};
 
 use crate::proto::Prepared;
 use crate::proto::websocket::{self, Opcode};
 use crate::settings::Settings;
-use crate::shard::arena::Key;
+use crate::shard::arena::{Arena, Key};
 use crate::shard::drive::{self, App};
-use crate::shard::mail::{Event, Job, Sent, Target, Wire};
-use crate::shard::session::{Conn, Handshake};
-use crate::shard::{Carries, Shard};
+use crate::shard::mail::{Event, Job, Sent, Wire};
+use crate::shard::session::{Conn, Handshake, Role};
+use crate::worker::admission::Admission;
+use crate::worker::streams::{self, Poller, SendLoop};
 use std::cell::RefCell;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::collections::VecDeque;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::sync::Arc;
 
-const ROOM: &str = "room";
-
-/// Sockets on WebSockets, all of them in one room.
-pub struct Room {
+/// Sockets on WebSockets, in the rooms that each was given.
+pub struct Crowd {
     shard: Shard,
-    target: Target,
     wire: Sink,
 }
 
-impl Room {
-    pub fn new(sockets: usize) -> Room {
+impl Crowd {
+    /// `rooms` says where each socket is, by its number.
+    pub fn new(sockets: usize, rooms: impl Fn(usize) -> &'static [&'static str]) -> Crowd {
         let settings = Arc::new(Settings::default());
         let shard = RefCell::new(Shard::new(0, 1, settings, Carries::SocketIo, [0; 32]));
-        (0..sockets).for_each(|_| join(&shard));
-        let target = Target { namespace: "/".into(), rooms: vec![ROOM.into()], ..Target::default() };
-        let mut room = Room { shard: shard.into_inner(), target, wire: Sink::default() };
-        room.write(); // the answers to their handshakes
-        room.wire = Sink::default();
-        room
+        (0..sockets).for_each(|socket| join(&shard, rooms(socket)));
+        let mut crowd = Crowd { shard: shard.into_inner(), wire: Sink::default() };
+        crowd.write(); // the answers to their handshakes
+        crowd.wire = Sink::default();
+        crowd
     }
 
-    /// One packet to all of them. Returns how many there are.
-    pub fn broadcast(&mut self, packet: &Arc<Prepared>) -> usize {
-        self.shard.fan_out(&self.target, packet)
+    /// One packet to a target. Returns how many sockets it reaches.
+    pub fn broadcast(&mut self, target: &Target, packet: &Arc<Prepared>) -> usize {
+        self.shard.fan_out(target, packet)
     }
 
     /// The write step of a turn. Returns the bytes that have left since the beginning.
@@ -49,24 +56,26 @@ impl Room {
 }
 
 /// A client's whole way in.
-fn join(shard: &RefCell<Shard>) {
+fn join(shard: &RefCell<Shard>, rooms: &[&str]) {
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
     let handshake = Handshake::new("/socket.io/?EIO=4&transport=websocket", [].into_iter(), address, 0);
     let conn: Key<Conn> = shard.borrow_mut().open_websocket(Arc::new(handshake)).expect("there is room");
     let mut connect = Vec::new();
     websocket::put_frame(&mut connect, Opcode::Text, b"40", Some([1, 2, 3, 4]));
-    drive::receive(shard, &Welcome, conn, &mut connect);
+    drive::receive(shard, &Welcome(rooms), conn, &mut connect);
 }
 
-/// Lets everyone into the room.
-struct Welcome;
+/// Lets everyone into these rooms.
+struct Welcome<'r>(&'r [&'r str]);
 
-impl App for Welcome {
+impl App for Welcome<'_> {
     fn handle(&self, shard: &RefCell<Shard>, event: Event<'_>) {
         let Event::Connect { socket, .. } = event else { unreachable!("nothing else has been sent") };
         let mut shard = shard.borrow_mut();
         assert!(shard.accept(socket));
-        shard.join(socket, ROOM).expect("it is its first room");
+        for room in self.0 {
+            shard.join(socket, room).expect("a few rooms are allowed");
+        }
     }
 }
 
@@ -82,5 +91,41 @@ impl Wire for Sink {
             self.bytes += std::hint::black_box(job.bytes).len();
             sent.push(Sent::Bytes(job.bytes.len()));
         }
+    }
+}
+
+/// A worker's streams, watched by its poller, and its sender over them.
+pub struct Streams {
+    conns: Vec<Key<Conn>>,
+    streams: streams::Streams,
+    sent: Vec<Sent>,
+    // Dropped in this order: a poller leaves its runtime.
+    _poller: Poller,
+    _runtime: tokio::runtime::Runtime,
+}
+
+impl Streams {
+    pub fn new(streams: Vec<TcpStream>) -> io::Result<Streams> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let (poller, mut watched) = runtime.block_on(async { Poller::new(mio::Poll::new()?) })?;
+        let (admission, mut keys) = (Admission::new(0, 0), Arena::default());
+        let mut conns = Vec::new();
+        for stream in streams {
+            let conn = keys.insert_with(|_| Conn::new(Role::Leaving(VecDeque::new())));
+            let admitted = admission.admit(stream.peer_addr()?.ip()).expect("there is no limit");
+            stream.set_nonblocking(true)?;
+            watched.insert(conn, stream, admitted)?;
+            conns.push(conn);
+        }
+        Ok(Streams { conns, streams: watched, sent: Vec::new(), _poller: poller, _runtime: runtime })
+    }
+
+    /// The same bytes to each stream, as one batch. Returns how many bytes were taken in all.
+    pub fn send(&mut self, bytes: &[u8]) -> usize {
+        let jobs: Vec<Job<'_>> = self.conns.iter().map(|&conn| Job { conn, bytes }).collect();
+        self.sent.clear();
+        SendLoop(&self.streams).send(&jobs, &mut self.sent);
+        let taken = self.sent.iter().map(|sent| if let Sent::Bytes(bytes) = sent { *bytes } else { 0 });
+        taken.sum()
     }
 }

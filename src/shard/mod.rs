@@ -16,9 +16,9 @@ mod broadcast;
 pub mod drive;
 mod engine;
 pub mod mail;
-mod outbox;
+pub mod outbox;
 mod rooms;
-mod runs;
+pub mod runs;
 pub mod session;
 #[cfg(test)]
 mod simulation;

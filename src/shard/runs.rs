@@ -202,7 +202,7 @@ impl Runs {
 
     /// How many runs are in use.
     #[cfg(test)]
-    pub fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.nodes.len() - 1 - self.free.len()
     }
 }

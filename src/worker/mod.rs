@@ -23,7 +23,7 @@ pub mod http;
 mod listen;
 pub mod mailbox;
 pub mod server;
-mod streams;
+pub mod streams;
 mod touched;
 
 use crate::proto::Id;
