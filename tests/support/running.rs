@@ -1,13 +1,38 @@
 //! Running: a server inside the test's own process, as a guard. On a free port, closed and awaited when dropped.
 
+use super::http::WAIT_MAX;
 use fanfare::engine::Engine;
 use fanfare::{Io, Server, Settings};
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::{self, Thread};
+use std::time::{Duration, Instant};
 
 /// The defaults, with two workers wherever the test runs, so that there are always foreign ones.
 pub fn settings() -> Settings {
     Settings { workers: 2, pin: false, shutdown_grace: Duration::from_millis(500), ..Settings::default() }
+}
+
+/// Waits for what a server says. A thread that parks is enough for that; nothing here needs a runtime.
+pub fn block_on<F: Future>(future: F) -> F::Output {
+    struct Unpark(Thread);
+    impl Wake for Unpark {
+        fn wake(self: Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+    let waker = Waker::from(Arc::new(Unpark(thread::current())));
+    let mut future = pin!(future);
+    let deadline = Instant::now() + WAIT_MAX;
+    loop {
+        if let Poll::Ready(output) = future.as_mut().poll(&mut Context::from_waker(&waker)) {
+            return output;
+        }
+        assert!(Instant::now() < deadline, "not done within 5 s");
+        thread::park_timeout(deadline.saturating_duration_since(Instant::now()));
+    }
 }
 
 pub struct Running {
