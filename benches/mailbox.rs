@@ -192,7 +192,7 @@ fn read(batch: Batch) -> usize {
 fn mailbox() -> (Arc<Mailbox>, Owner) {
     let poll = mio::Poll::new().expect("a poller needs one descriptor");
     let waker = mio::Waker::new(poll.registry(), mio::Token(0)).expect("a waker needs one descriptor");
-    let mailbox = Arc::new(Mailbox::new(waker));
+    let mailbox = Arc::new(Mailbox::new(waker, None));
     (Arc::clone(&mailbox), Owner { mailbox, poll, events: mio::Events::with_capacity(1), listening: false })
 }
 

@@ -4,8 +4,8 @@
 //!
 //!     cargo run --release --example relay -- --port 3000 --workers 1
 
-use clap::Parser;
-use fanfare::{Io, Settings, Socket};
+use clap::{Parser, ValueEnum};
+use fanfare::{FdTables, Io, Settings, Socket};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -18,6 +18,15 @@ struct Arguments {
     /// Worker threads; 0 is one per core.
     #[arg(long, default_value_t = 0)]
     workers: usize,
+    /// Whether workers share one table of file descriptors; see `Settings::fd_tables`.
+    #[arg(long, value_enum, default_value = "shared")]
+    fd_tables: Tables,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Tables {
+    Shared,
+    PerWorker,
 }
 
 #[allow(clippy::print_stdout)]
@@ -25,6 +34,10 @@ fn main() -> Result<(), fanfare::StartError> {
     let arguments = Arguments::parse();
     let io = Io::with_settings(Settings {
         workers: arguments.workers,
+        fd_tables: match arguments.fd_tables {
+            Tables::Shared => FdTables::Shared,
+            Tables::PerWorker => FdTables::PerWorker,
+        },
         payload_bytes_max: 100 << 20,
         outbox_bytes_max: 256 << 20,
         ..Settings::default()

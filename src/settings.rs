@@ -46,15 +46,19 @@ pub struct Settings {
     pub handshake_timeout: Duration,
     /// How long an HTTP request's body may take to arrive. Default 10 s.
     pub request_timeout: Duration,
-    /// TCP connections that the process holds at a time. Default 0: as many as descriptors allow.
+    /// TCP connections that the process holds at a time. Default 0: as many as descriptors allow, which is what one
+    /// descriptor table holds, or one table for each worker; see `fd_tables`. What comes beyond waits in the accept queue.
     pub connections_max: usize,
     /// TCP connections from one address at a time. Default 0: no limit, because offices share an address.
     pub connections_per_address_max: usize,
     /// Connections that the kernel may hold until a worker accepts them. Default 4096; the kernel caps it at
     /// `net.core.somaxconn`.
     pub accept_queue: i32,
-    /// Workers, one pinned thread each. Default 0: one per core.
+    /// Workers, one pinned thread each. Default 0: one per core; and with a descriptor table for each worker, more if
+    /// `connections_max` needs more tables than there are cores.
     pub workers: usize,
+    /// Whether the workers share the process's descriptor table. Default `Shared`, which is right for every embedder.
+    pub fd_tables: FdTables,
     /// Whether a worker is pinned to its core. Default `true`.
     pub pin: bool,
     /// How long a graceful close may take until what is left is cut off. Default 5 s.
@@ -85,10 +89,36 @@ impl Default for Settings {
             connections_per_address_max: 0,
             accept_queue: 4096,
             workers: 0,
+            fd_tables: FdTables::Shared,
             pin: true,
             shutdown_grace: Duration::from_secs(5),
         }
     }
+}
+
+/// Whose descriptor table the workers use.
+///
+/// The limit on descriptors (`RLIMIT_NOFILE`, `ulimit -n`) holds for a table, and on Linux a thread may have its own. A
+/// table for each worker lifts a hard limit of 20,000 to 20,000 for each worker.
+///
+/// The price is that a descriptor's number means something only on the thread that opened it, and nothing checks that.
+/// So before you choose [`PerWorker`](Self::PerWorker), or [`Auto`](Self::Auto) with a `connections_max`:
+///
+/// - No value that owns a descriptor (a socket, a file) goes from a handler to another thread or from there to a handler,
+///   not even to be dropped. Threads that a handler starts share its table.
+/// - What handlers use from elsewhere, and what signal handlers write to, has to be open before the server listens: log
+///   files, and every runtime that a handler wakes, or where somebody waits for what the server says, such as
+///   [`Io::stats`](crate::Io::stats) or an ack. (A tokio runtime is woken through a descriptor.)
+/// - What the process has open when the server starts stays open in each worker's table until the server has ended, so
+///   that a connection that you close then is not closed for its peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FdTables {
+    /// A table for each worker if `connections_max` does not fit into one and the system allows it, else one for all.
+    Auto,
+    /// One for the process.
+    Shared,
+    /// A table for each worker. Linux 5.9 and later; elsewhere it is refused.
+    PerWorker,
 }
 
 /// Which transports a client may open.
@@ -144,6 +174,7 @@ impl Settings {
         let methods_are_no_tokens = |cors: &Cors| !cors.methods.iter().all(is_token);
         let in_path = |b: u8| b.is_ascii_alphanumeric() || b"/-._~".contains(&b);
         let is_path = self.path.starts_with('/') && !self.path.ends_with('/') && self.path.bytes().all(in_path);
+        let cannot_part = self.fd_tables == FdTables::PerWorker && !cfg!(target_os = "linux");
         let rules = [
             (!is_path, "path", "a slash, then letters, digits and -._~/, without a slash at the end"),
             (!self.transports.polling && !self.transports.websocket, "transports", "at least one must be on"),
@@ -157,6 +188,7 @@ impl Settings {
             (self.cors.as_ref().is_some_and(methods_are_no_tokens), "cors", "each method is a token, such as GET"),
             (self.namespaces_per_session_max == 0, "namespaces_per_session_max", "at least 1"),
             (self.accept_queue < 1, "accept_queue", "at least 1"),
+            (cannot_part, "fd_tables", "a table for each worker is Linux's alone; auto and shared work everywhere"),
             (self.cookie.as_ref().is_some_and(|name| !is_token(name)), "cookie", "letters, digits and !#$%&'*+-.^_`|~"),
             (self.cors.as_ref().is_some_and(wildcard), "cors", "credentials need listed origins (Fetch standard)"),
         ];

@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use support::http::{WAIT_MAX, get, post};
 use support::websocket::{BINARY, Peer};
-use support::{Running, settings};
+use support::{Running, block_on, settings};
 
 const POLLING: &str = "/socket.io/?EIO=4&transport=polling";
 const WEBSOCKET: &str = "/socket.io/?EIO=4&transport=websocket";
@@ -99,11 +99,6 @@ fn clients_on_both_workers(server: &Running) -> Vec<Client> {
         }
     }
     panic!("a hundred connections, and one worker got none of them");
-}
-
-fn block_on<F: Future>(future: F) -> F::Output {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    runtime.block_on(async { tokio::time::timeout(WAIT_MAX, future).await.expect("done within 5 s") })
 }
 
 fn stats(io: &Io) -> Stats {

@@ -15,7 +15,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 use support::http::{Connection, Response, WAIT_MAX, get, post};
 use support::websocket::Peer;
-use support::{Running, settings};
+use support::{Running, block_on, settings};
 
 const POLLING: &str = "/socket.io/?EIO=4&transport=polling";
 const WEBSOCKET: &str = "/socket.io/?EIO=4&transport=websocket";
@@ -818,9 +818,4 @@ fn the_peer_of_a_socket_is_who_opened_its_connection() {
     let target = connected_session(server.address());
     post(server.address(), &target, r#"420["address"]"#);
     assert_eq!(get(server.address(), &target).body, format!(r#"430["{}"]"#, Ipv4Addr::LOCALHOST));
-}
-
-fn block_on<F: Future>(future: F) -> F::Output {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    runtime.block_on(async { tokio::time::timeout(WAIT_MAX, future).await.expect("done within 5 s") })
 }

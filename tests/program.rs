@@ -339,7 +339,7 @@ fn a_configuration_that_cannot_be_ends_with_2_and_says_what_to_change() {
     let file = file.to_str().unwrap();
     let directory = scratch("no-bundles");
     let directory = directory.to_str().unwrap();
-    let cases: [(&[&str], &str); 4] = [
+    let cases: [(&[&str], &str); 5] = [
         (
             &["--listen", "0.0.0.0:0"],
             "server.listen (--listen): 0.0.0.0:0 is not loopback and server.publish_key is not set",
@@ -349,6 +349,10 @@ fn a_configuration_that_cannot_be_ends_with_2_and_says_what_to_change() {
             "server.workers (--workers): -1 is out of range; allowed: a whole number from 0 to 1024",
         ),
         (&["--config", file], "fanfare.toml:2): unknown key; did you mean limits.connections_max?"),
+        (
+            &["--fd-tables", "own"],
+            "server.fd_tables (--fd-tables): \"own\" is not offered; allowed: auto, shared, per-worker",
+        ),
         (&["--client-dir", directory], "has none of the client's files, like socket.io.min.js"),
     ];
     for (words, text) in cases {
@@ -712,6 +716,88 @@ fn without_a_package_beside_them_the_bundles_are_known_by_their_content() {
     let etag = |name: &str| program.get(&format!("/socket.io/{name}")).header("etag").unwrap().to_owned();
     assert_eq!(etag("socket.io.js"), "\"7692c3ad3540bb80\"");
     assert_ne!(etag("socket.io.js"), etag("socket.io.esm.min.js"));
+}
+
+// ---- descriptors
+
+/// The program where the limit on descriptors is low and cannot be raised.
+#[cfg(target_os = "linux")]
+fn with_descriptors(limit: u32, words: &[&str]) -> Command {
+    let program = command(&[]);
+    let mut shell = Command::new("sh");
+    shell.args(["-c", &format!("ulimit -n {limit}; exec \"$0\" serve \"$@\"")]).arg(program.get_program()).args(words);
+    shell.env_remove("RUST_LOG").stdin(Stdio::null());
+    for (name, _) in program.get_envs() {
+        shell.env_remove(name);
+    }
+    shell
+}
+
+/// How many descriptor tables the threads of a process have, told apart by their listeners.
+#[cfg(target_os = "linux")]
+fn tables_of(program: &Program) -> usize {
+    let tasks = std::fs::read_dir(format!("/proc/{}/task", program.child.id())).unwrap();
+    let sockets = tasks.map(|task| {
+        let entries = std::fs::read_dir(task.unwrap().path().join("fd")).unwrap();
+        let names = entries.flatten().flat_map(|entry| std::fs::read_link(entry.path()));
+        names.filter(|name| name.to_string_lossy().starts_with("socket:")).collect::<std::collections::BTreeSet<_>>()
+    });
+    sockets.collect::<std::collections::BTreeSet<_>>().len()
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn with_a_table_for_each_worker_it_holds_more_connections_than_one_table_has_descriptors() {
+    const CLIENTS: usize = 600;
+    let program = Program::of(with_descriptors(256, &["--fd-tables", "per-worker", "--workers", "4"]));
+    let mut clients: Vec<_> = (0..CLIENTS).map(|_| WebSocket::connect(&program)).collect();
+    assert_eq!(program.publish(json!({"event": "hello"})).json(), json!({"sockets": CLIENTS}));
+    for client in &mut clients {
+        assert_eq!(client.next().as_deref(), Some("42[\"hello\"]"));
+    }
+    assert_eq!(program.stats()["transports"]["websocket"], json!(CLIENTS));
+    program.signal("TERM");
+    for client in &mut clients {
+        assert_eq!(client.next(), None);
+    }
+    let address = program.address;
+    drop(clients);
+    assert_eq!(program.end().0, Some(0));
+    assert!(TcpStream::connect(address).is_err());
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn tables_are_parted_by_themselves_only_if_the_wanted_connections_need_it() {
+    for (words, tables) in [
+        (&["--workers", "3"][..], 1),
+        (&["--workers", "3", "--connections-max", "100"], 1),
+        (&["--workers", "3", "--connections-max", "300"], 4),
+        (&["--workers", "3", "--connections-max", "300", "--fd-tables", "shared"], 1),
+        (&["--workers", "3", "--fd-tables", "per-worker"], 4),
+    ] {
+        let program = Program::of(with_descriptors(256, words));
+        assert_eq!(tables_of(&program), tables, "{words:?}");
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_worker_without_descriptors_says_so_and_lets_its_clients_wait() {
+    let mut command = with_descriptors(64, &["--fd-tables", "per-worker", "--workers", "1"]);
+    command.env("NO_COLOR", "1").stderr(Stdio::piped());
+    let mut program = Program::of(command);
+    // More than fit: the kernel connects them all, and the worker accepts as many as it can.
+    let mut lines: VecDeque<_> = (0..100).map(|_| Line::open(program.address)).collect();
+    let mut log = BufReader::new(program.child.stderr.take().unwrap());
+    let mut text = String::new();
+    while !text.contains("connections have to wait in the accept queue") {
+        assert_ne!(log.read_line(&mut text).unwrap(), 0, "{text}");
+    }
+    // The last one is served as soon as others have gone.
+    let mut last = lines.pop_back().unwrap();
+    lines.truncate(10);
+    assert_eq!(last.request("GET", "/healthz", &[], "").status, 200);
 }
 
 // ---- the end

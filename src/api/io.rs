@@ -196,7 +196,12 @@ impl Io {
     /// [`EmitError::Closed`] before it listens and after it has closed.
     pub async fn stats(&self) -> Result<super::Stats, EmitError> {
         let running = self.0.running.get().ok_or(EmitError::Closed)?;
-        let mut stats = super::Stats { connections_refused: running.admission.refused(), ..Default::default() };
+        let mut stats = super::Stats {
+            connections_refused: running.admission.refused(),
+            connections_lost: running.admission.lost(),
+            accept_failures: running.admission.accept_failures(),
+            ..Default::default()
+        };
         let mut answers = Vec::new();
         for shard in 0..running.mailboxes.len() as u16 {
             let (sender, receiver) = oneshot::channel();

@@ -93,6 +93,10 @@ pub struct Stats {
     pub refused: u64,
     /// Connections over the limits on connections.
     pub connections_refused: u64,
+    /// Connections of upgrades that ended between two workers, because there was no descriptor for them.
+    pub connections_lost: u64,
+    /// Tries to accept a connection that failed, mostly for want of descriptors. The connection waits for the next one.
+    pub accept_failures: u64,
     /// Packets and frames that broke a rule.
     pub protocol_errors: u64,
     /// Events whose arguments did not fit their handler.

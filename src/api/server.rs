@@ -8,7 +8,7 @@ use crate::shard::drive::App;
 use crate::worker::admission::Admission;
 use crate::worker::http::{Body, Routes, respond};
 use crate::worker::mailbox::Mailbox;
-use crate::worker::server::{self, Workers};
+use crate::worker::server::{self, Failure, Workers};
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Either};
@@ -61,6 +61,9 @@ pub enum StartError {
     },
     /// The same `Io` listens already, or has: it does so once.
     AlreadyListening,
+    /// [`FdTables::PerWorker`](crate::FdTables::PerWorker) is asked for, and the system does not let threads have
+    /// descriptor tables of their own.
+    Tables(io::Error),
     /// No thread, poller or descriptor is to be had.
     Resources(io::Error),
 }
@@ -72,6 +75,11 @@ impl std::fmt::Display for StartError {
             StartError::NoAddress => f.write_str("the address to listen on resolves to nothing"),
             StartError::Bind { address, error } => write!(f, "cannot listen on {address}: {error}"),
             StartError::AlreadyListening => f.write_str("this server listens already"),
+            StartError::Tables(error) => write!(
+                f,
+                "setting `fd_tables`: a table for each worker needs Linux 5.9 and the system call close_range, which a \
+                 container may forbid; use auto or shared ({error})"
+            ),
             StartError::Resources(error) => write!(f, "cannot start the workers: {error}"),
         }
     }
@@ -103,18 +111,22 @@ pub(crate) fn start_app<A: App + 'static, F: Fn(u16) -> A + Send + Clone + 'stat
 ) -> Result<Server, StartError> {
     settings.check().map_err(StartError::Settings)?;
     let address = address.to_socket_addrs().ok().and_then(|mut all| all.next()).ok_or(StartError::NoAddress)?;
-    let workers = server::worker_count(settings);
-    let listeners = server::bind(address, settings, workers).map_err(|error| StartError::Bind { address, error })?;
-    let address = listeners[0].local_addr().map_err(StartError::Resources)?;
+    let layout = server::layout(settings).map_err(StartError::Tables)?;
+    let claim = server::claim(address).map_err(|error| StartError::Bind { address, error })?;
+    let address = claim.address;
     let admission = Admission::new(settings.connections_max, settings.connections_per_address_max);
-    let groundwork = server::prepare(workers).map_err(StartError::Resources)?;
+    let groundwork = server::prepare(layout).map_err(StartError::Resources)?;
     let mailboxes = Arc::clone(&groundwork.mailboxes);
     if !ready(Arc::clone(&mailboxes), Arc::clone(&admission)) {
         return Err(StartError::AlreadyListening);
     }
-    let app = app(workers as u16);
-    let workers = server::start(groundwork, listeners, settings, &admission, &routes, carries, app);
-    Ok(Server { address, workers: workers.map_err(StartError::Resources)?, mailboxes })
+    let app = app(layout.workers as u16);
+    let workers = server::start(groundwork, claim, settings, &admission, &routes, carries, app);
+    let workers = workers.map_err(|failure| match failure {
+        Failure::Listen(error) => StartError::Bind { address, error },
+        Failure::Resources(error) => StartError::Resources(error),
+    })?;
+    Ok(Server { address, workers, mailboxes })
 }
 
 /// 404 for everything.

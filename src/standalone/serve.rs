@@ -4,7 +4,7 @@
 //! library's workers. The first SIGTERM or Ctrl-C closes gracefully, one more ends at once.
 
 use super::bundles::{self, Bundles};
-use super::config::{Config, LogFormat, Origins};
+use super::config::{Config, FdTables, LogFormat, Origins};
 use super::site::{Shared, Site};
 use super::{clients, say};
 use crate::Cors;
@@ -238,6 +238,11 @@ fn settings(config: &Config, bundles: &Bundles) -> Settings {
         connections_per_address_max: limits.connections_per_address_max,
         accept_queue: i32::try_from(server.accept_queue).expect("the option ends at 65,535"),
         workers: server.workers,
+        fd_tables: match server.fd_tables {
+            FdTables::Auto => crate::FdTables::Auto,
+            FdTables::Shared => crate::FdTables::Shared,
+            FdTables::PerWorker => crate::FdTables::PerWorker,
+        },
         pin: server.pin,
         shutdown_grace: server.shutdown_grace,
     }
@@ -256,9 +261,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_programs_defaults_are_the_librarys() {
+    fn the_programs_defaults_are_the_librarys_but_for_what_only_embedders_have_to_fear() {
         let ours = settings(&Config::default(), &Bundles::default());
-        assert_eq!(format!("{ours:#?}"), format!("{:#?}", Settings::default()));
+        let librarys = Settings { fd_tables: crate::FdTables::Auto, ..Settings::default() };
+        assert_eq!(format!("{ours:#?}"), format!("{librarys:#?}"));
     }
 
     #[test]

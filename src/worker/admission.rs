@@ -14,6 +14,8 @@ pub struct Admission {
     connections: AtomicUsize,
     per_address: Mutex<HashMap<IpAddr, usize>>,
     refused: AtomicU64,
+    accept_failures: AtomicU64,
+    lost: AtomicU64,
 }
 
 /// A connection's place, if places are counted. Dropping it frees the place.
@@ -25,7 +27,7 @@ struct Place {
 }
 
 impl Admission {
-    /// Zero means no limit.
+    /// Zero means no limit but the descriptors'. Where those run out, connections wait in the accept queue (listen.rs).
     pub fn new(connections_max: usize, connections_per_address_max: usize) -> Arc<Admission> {
         Arc::new(Admission {
             connections_max,
@@ -33,6 +35,8 @@ impl Admission {
             connections: AtomicUsize::new(0),
             per_address: Mutex::new(HashMap::new()),
             refused: AtomicU64::new(0),
+            accept_failures: AtomicU64::new(0),
+            lost: AtomicU64::new(0),
         })
     }
 
@@ -54,6 +58,24 @@ impl Admission {
     /// Connections that found no place.
     pub fn refused(&self) -> u64 {
         self.refused.load(Ordering::Relaxed)
+    }
+
+    /// The kernel gave no descriptor for a connection, which waits in its accept queue.
+    pub fn note_accept_failure(&self) {
+        self.accept_failures.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub fn accept_failures(&self) -> u64 {
+        self.accept_failures.load(Ordering::Relaxed)
+    }
+
+    /// A connection was closed between two workers, because there was no descriptor for it.
+    pub fn note_lost(&self) {
+        self.lost.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub fn lost(&self) -> u64 {
+        self.lost.load(Ordering::Relaxed)
     }
 
     fn count(&self, address: IpAddr) -> usize {

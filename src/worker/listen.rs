@@ -6,11 +6,11 @@
 use super::Worker;
 use super::http;
 use crate::error::Refusal;
-use crate::settings::Settings;
 use crate::shard::drive::App;
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::os::fd::{AsRawFd, RawFd};
 use std::rc::Rc;
 use std::time::Duration;
 use tokio::net::TcpStream;
@@ -18,15 +18,41 @@ use tokio::net::TcpStream;
 /// How long a worker that is out of descriptors leaves its accept queue alone.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// An address that is ours, before anybody listens on it: a socket that is bound and no more, so that the kernel gives
+/// it no connections. It keeps the port that port 0 stands for until the workers have it.
+pub struct Claim {
+    socket: Socket,
+    pub address: SocketAddr,
+}
+
+impl Claim {
+    pub fn new(address: SocketAddr) -> io::Result<Claim> {
+        let socket = bind(address)?;
+        let address = socket.local_addr()?.as_socket().expect("it was bound to an IP address");
+        Ok(Claim { socket, address })
+    }
+}
+
+impl AsRawFd for Claim {
+    fn as_raw_fd(&self) -> RawFd {
+        self.socket.as_raw_fd()
+    }
+}
+
 /// A listener that shares its address with those of the other workers.
-pub fn bind(address: SocketAddr, settings: &Settings) -> io::Result<TcpListener> {
+pub fn listen(address: SocketAddr, accept_queue: i32) -> io::Result<TcpListener> {
+    let socket = bind(address)?;
+    socket.set_nonblocking(true)?;
+    socket.listen(accept_queue)?;
+    Ok(socket.into())
+}
+
+fn bind(address: SocketAddr) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(true)?;
-    socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
-    socket.listen(settings.accept_queue)?;
-    Ok(socket.into())
+    Ok(socket)
 }
 
 /// Accepts until the server shuts down.
@@ -44,7 +70,9 @@ pub async fn accept<A: App + 'static>(worker: Rc<Worker<A>>, listener: TcpListen
         match accepted {
             Ok((stream, peer)) => welcome(&worker, stream, peer, &routes),
             Err(error) => {
-                tracing::warn!(%error, "cannot accept connections for a moment");
+                worker.admission.note_accept_failure();
+                let warn = |times| tracing::warn!(%error, times, "connections have to wait in the accept queue");
+                worker.accept_failures.note(warn);
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }

@@ -10,6 +10,9 @@
 //! Limits: [`MAILBOX_POSTS_MAX`]. A full mailbox never blocks a worker: what it wanted to post waits with it, and it stops
 //!         reading its own connections until the mailbox has room, so that the pressure reaches TCP and not memory.
 
+use super::admission::Admitted;
+use super::passage::{Arrivals, Passage, Passenger};
+use super::streams::NewStream;
 use crate::proto::Id;
 use crate::shard::Shard;
 use crate::shard::mail::Mail;
@@ -27,6 +30,8 @@ pub struct Mailbox {
     alerted: AtomicBool,
     closed: AtomicBool,
     waker: mio::Waker,
+    /// The way for streams, if the owner has a descriptor table of its own.
+    passage: Option<Passage>,
 }
 
 /// Puts the mail of a shard behind what is going out already: one batch for each other worker, in order.
@@ -59,22 +64,37 @@ pub struct Closed;
 
 /// A stream on its way to the worker that owns its session.
 pub struct Adoption {
-    pub sid: Id,
-    pub stream: super::streams::NewStream,
+    sid: Id,
+    tcp: Passenger,
+    read: Vec<u8>,
+    admitted: Admitted,
+}
+
+impl Adoption {
+    pub fn new(sid: Id, stream: NewStream) -> Adoption {
+        let NewStream { tcp, read, admitted } = stream;
+        Adoption { sid, tcp: Passenger::Here(tcp), read, admitted }
+    }
 }
 
 impl Mailbox {
-    pub fn new(waker: mio::Waker) -> Mailbox {
+    pub fn new(waker: mio::Waker, passage: Option<Passage>) -> Mailbox {
         Mailbox {
             posts: ArrayQueue::new(MAILBOX_POSTS_MAX),
             alerted: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             waker,
+            passage,
         }
     }
 
     /// Posts without waiting; a full mailbox gives the post back.
-    pub fn try_post(&self, post: Post) -> Result<(), Post> {
+    pub fn try_post(&self, mut post: Post) -> Result<(), Post> {
+        if let (Post::Adopt(adoption), Some(passage)) = (&mut post, &self.passage)
+            && !passage.send(&mut adoption.tcp)
+        {
+            return Err(post);
+        }
         self.posts.push(post)?;
         if self.closed.load(Ordering::SeqCst) {
             self.empty(); // the owner has looked for the last time, perhaps just before this came
@@ -106,11 +126,19 @@ impl Mailbox {
 
     fn empty(&self) {
         while self.posts.pop().is_some() {}
+        self.passage.iter().for_each(Passage::empty);
     }
 
     /// For the owner: takes one post.
     pub fn take(&self) -> Option<Post> {
         self.posts.pop()
+    }
+
+    /// For the owner: the stream of an adoption that it took, if it arrived.
+    pub fn receive(&self, adoption: Adoption, arrivals: &mut Arrivals) -> Option<(Id, NewStream)> {
+        let Adoption { sid, tcp, read, admitted } = adoption;
+        let tcp = arrivals.take(self.passage.as_ref(), tcp)?;
+        Some((sid, NewStream { tcp, read, admitted }))
     }
 
     /// For the owner, before it takes: from now on a post alerts again.

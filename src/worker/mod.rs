@@ -22,8 +22,11 @@ pub mod here;
 pub mod http;
 mod listen;
 pub mod mailbox;
+mod passage;
+mod seldom;
 pub mod server;
 pub mod streams;
+mod tables;
 mod touched;
 
 use crate::proto::Id;
@@ -35,6 +38,8 @@ use crate::shard::{Millis, Shard};
 use admission::Admission;
 use exchanges::{Exchanges, Waiting};
 use mailbox::{Adoption, Mailbox, Post};
+use passage::Arrivals;
+use seldom::Seldom;
 use std::cell::{Cell, RefCell, RefMut};
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -61,6 +66,7 @@ pub struct Worker<A> {
     started: Instant,
     mailboxes: Arc<[Mailbox]>,
     streams: RefCell<Streams>,
+    arrivals: RefCell<Arrivals>,
     exchanges: Exchanges,
     admission: Arc<Admission>,
     /// Posts that wait for this turn's end, or for room in a mailbox.
@@ -71,11 +77,13 @@ pub struct Worker<A> {
     /// Tells HTTP connections to finish; see `http`.
     closing: watch::Sender<bool>,
     http_connections: Cell<usize>,
+    accept_failures: Seldom,
+    lost_adoptions: Seldom,
 }
 
 impl<A: App + 'static> Worker<A> {
     /// Turns until the server is shut down and everybody is gone, or the grace is over.
-    async fn run(self: Rc<Self>, mut poller: Poller) {
+    async fn run(self: Rc<Self>, poller: &mut Poller) {
         let mut buffer = vec![0; READ_BYTES_MAX].into_boxed_slice();
         let mut busy = false;
         let mut closing = self.closing.subscribe();
@@ -92,7 +100,7 @@ impl<A: App + 'static> Worker<A> {
                     _ = closing.changed(), if deadline.is_none() => {}
                 }
             }
-            busy = self.turn(&mut poller, &mut buffer);
+            busy = self.turn(poller, &mut buffer);
             if *self.closing.borrow() {
                 let grace = self.shard.borrow().settings().shutdown_grace;
                 let deadline = *deadline.get_or_insert_with(|| Instant::now() + grace);
@@ -165,7 +173,7 @@ impl<A: App + 'static> Worker<A> {
                     batch.into_iter().for_each(|mail| drive::deliver(&self.shard, &self.app, mail));
                 }
                 Some(Post::Call(call)) => call(),
-                Some(Post::Adopt(Adoption { sid, stream })) => self.adopt(sid, stream),
+                Some(Post::Adopt(adoption)) => self.receive(adoption),
                 Some(Post::ShutDown) => self.shut_down(),
                 None => return false,
             }
@@ -225,8 +233,20 @@ impl<A: App + 'static> Worker<A> {
         if sid.shard() == self.number {
             self.adopt(sid, stream);
         } else {
-            self.outgoing.borrow_mut().push_back((sid.shard(), Post::Adopt(Adoption { sid, stream })));
+            self.outgoing.borrow_mut().push_back((sid.shard(), Post::Adopt(Adoption::new(sid, stream))));
             self.touched.set();
+        }
+    }
+
+    /// A WebSocket that comes from another worker. Without it the session goes on with polling.
+    fn receive(&self, adoption: Adoption) {
+        let mailbox = &self.mailboxes[usize::from(self.number)];
+        match mailbox.receive(adoption, &mut self.arrivals.borrow_mut()) {
+            Some((sid, stream)) => self.adopt(sid, stream),
+            None => {
+                self.admission.note_lost();
+                self.lost_adoptions.note(|times| tracing::warn!(times, "no descriptor for a connection that upgrades"));
+            }
         }
     }
 

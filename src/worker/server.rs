@@ -3,88 +3,144 @@
 use super::admission::Admission;
 use super::exchanges::Exchanges;
 use super::http::Routes;
+use super::listen::Claim;
 use super::mailbox::{Mailbox, Post};
+use super::passage::Passage;
+use super::seldom::Seldom;
 use super::streams::{self, Poller};
+use super::tables::{self, Home, Lent};
 use super::{Worker, here, listen};
-use crate::proto::id::SHARDS_MAX;
 use crate::settings::Settings;
 use crate::shard::drive::App;
 use crate::shard::{Carries, Shard};
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::os::fd::{AsRawFd as _, RawFd};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::mpsc::{Sender, channel};
 use std::thread::{self, JoinHandle};
 use std::time::Instant;
+use tokio::runtime::Runtime;
 use tokio::sync::watch;
+
+pub use super::tables::{Layout, layout};
 
 /// The running workers.
 pub struct Workers {
     threads: Vec<JoinHandle<()>>,
 }
 
-/// What exists before the workers do: their mailboxes, by which handles reach them.
+/// What exists before the workers do, so that it means the same in all of their descriptor tables: the mailboxes, by
+/// which handles reach them, and what they wait with.
 pub struct Groundwork {
     pub mailboxes: Arc<[Mailbox]>,
-    polls: Vec<mio::Poll>,
+    seats: Vec<Seat>,
+    own_tables: bool,
 }
 
-/// How many workers these settings mean on this machine.
-pub fn worker_count(settings: &Settings) -> usize {
-    let cores = thread::available_parallelism().map_or(1, |cores| cores.get());
-    let wanted = if settings.workers == 0 { cores } else { settings.workers };
-    wanted.min(usize::from(SHARDS_MAX))
+/// What one worker waits with, until it takes it.
+struct Seat(Option<(mio::Poll, Runtime)>);
+
+/// Why the workers did not start.
+pub enum Failure {
+    Listen(io::Error),
+    /// No thread or no descriptor table is to be had.
+    Resources(io::Error),
 }
 
-/// Makes the mailboxes.
-pub fn prepare(workers: usize) -> io::Result<Groundwork> {
-    let pairs = (0..workers).map(|_| streams::poll_and_waker()).collect::<io::Result<Vec<_>>>()?;
-    let (polls, wakers): (Vec<_>, Vec<_>) = pairs.into_iter().unzip();
-    Ok(Groundwork { mailboxes: wakers.into_iter().map(Mailbox::new).collect(), polls })
+impl Seat {
+    fn new() -> io::Result<(Seat, mio::Waker)> {
+        let (poll, waker) = streams::poll_and_waker()?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        Ok((Seat(Some((poll, runtime))), waker))
+    }
+
+    fn take(mut self) -> (mio::Poll, Runtime) {
+        self.0.take().expect("taken once, as it is gone then")
+    }
 }
 
-/// Binds one listener for each worker. With port 0 the first one's port serves for all.
-pub fn bind(address: SocketAddr, settings: &Settings, workers: usize) -> io::Result<Vec<TcpListener>> {
-    let first = listen::bind(address, settings)?;
-    let address = first.local_addr()?;
-    let others = (1..workers).map(|_| listen::bind(address, settings));
-    std::iter::once(Ok(first)).chain(others).collect()
+/// A seat that nobody took. It may be a task of another runtime that starts the server, and there a runtime that waits
+/// for its threads cannot be dropped.
+impl Drop for Seat {
+    fn drop(&mut self) {
+        if let Some((_, runtime)) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
 }
 
-/// Starts one thread for each listener.
+/// Makes the mailboxes, and what belongs to them.
+pub fn prepare(Layout { workers, own_tables }: Layout) -> io::Result<Groundwork> {
+    let (mut seats, mut mailboxes) = (Vec::new(), Vec::new());
+    for _ in 0..workers {
+        let (seat, waker) = Seat::new()?;
+        seats.push(seat);
+        mailboxes.push(Mailbox::new(waker, own_tables.then(Passage::open).transpose()?));
+    }
+    Ok(Groundwork { mailboxes: mailboxes.into(), seats, own_tables })
+}
+
+/// Makes an address ours. With port 0 it is now known which one.
+pub fn claim(address: SocketAddr) -> io::Result<Claim> {
+    Claim::new(address)
+}
+
+/// Starts the workers, and returns when all of them listen.
 pub fn start<A: App + 'static>(
     groundwork: Groundwork,
-    listeners: Vec<TcpListener>,
+    claim: Claim,
     settings: &Arc<Settings>,
     admission: &Arc<Admission>,
     routes: &Routes,
     carries: Carries,
     app: impl Fn(u16) -> A + Send + Clone + 'static,
-) -> io::Result<Workers> {
-    let mut cores = if settings.pin { core_affinity::get_core_ids().unwrap_or_default() } else { Vec::new() };
-    cores.reverse();
-    let shards = groundwork.mailboxes.len() as u16;
+) -> Result<Workers, Failure> {
+    let Groundwork { mailboxes, seats, own_tables } = groundwork;
+    let (home, keeper) = if own_tables { Home::of_own_tables().map_err(Failure::Resources)? } else { Home::shared() };
+    let mut threads = Vec::from_iter(keeper);
+    let cores = if settings.pin { core_affinity::get_core_ids().unwrap_or_default() } else { Vec::new() };
+    let (begun, beginnings) = channel();
     let started = Instant::now();
-    let mut threads = Vec::new();
-    for (number, (poll, listener)) in groundwork.polls.into_iter().zip(listeners).enumerate() {
-        let (settings, admission, routes) = (Arc::clone(settings), Arc::clone(admission), routes.clone());
-        let (mailboxes, app) = (Arc::clone(&groundwork.mailboxes), app.clone());
-        let core = cores.pop();
+    for (number, seat) in seats.into_iter().enumerate() {
         let mut seed = [0; 32];
         rand::RngExt::fill(&mut rand::rng(), &mut seed[..]);
-        let body = move || {
-            let _ending = Ending(Arc::clone(&mailboxes));
-            if let Some(core) = core {
-                core_affinity::set_for_current(core);
-            }
-            let number = number as u16;
-            let shard = Rc::new(RefCell::new(Shard::new(number, shards, settings, carries, seed)));
-            work(Setup { number, shard, app: app(number), started, mailboxes, admission, poll, listener, routes });
+        let setup = Setup {
+            number: number as u16,
+            // More workers than cores share them.
+            core: cores.get(number % cores.len().max(1)).copied(),
+            seed,
+            settings: Arc::clone(settings),
+            carries,
+            app: app.clone(),
+            started,
+            mailboxes: Arc::clone(&mailboxes),
+            admission: Arc::clone(admission),
+            address: claim.address,
+            own_table: own_tables.then(|| claim.as_raw_fd()),
+            routes: routes.clone(),
         };
-        threads.push(thread::Builder::new().name(format!("fanfare-{number}")).spawn(body)?);
+        let (begins, home) = (begun.clone(), home.clone());
+        // When `live` returns, nothing else of the setup is left on its thread.
+        let body = move || home.give_back(live(setup, seat, begins));
+        match thread::Builder::new().name(format!("fanfare-{number}")).spawn(body) {
+            Ok(thread) => threads.push(thread),
+            Err(error) => {
+                let _ = begun.send(Err(Failure::Resources(error)));
+                break;
+            }
+        }
     }
-    Ok(Workers { threads })
+    drop((begun, home));
+    let workers = Workers { threads };
+    // A worker that panics says nothing here; `join` passes its panic on.
+    let failures = beginnings.into_iter().filter_map(Result::err);
+    let Some(failure) = failures.reduce(|first, _| first) else { return Ok(workers) };
+    shut_down(&mailboxes);
+    workers.join();
+    Err(failure)
 }
 
 /// A worker that panics has broken one of our own promises, and nobody could reach its sessions any more: the others
@@ -99,36 +155,72 @@ impl Drop for Ending {
     }
 }
 
-struct Setup<A> {
+struct Setup<F> {
     number: u16,
-    shard: Rc<RefCell<Shard>>,
-    app: A,
+    core: Option<core_affinity::CoreId>,
+    seed: [u8; 32],
+    settings: Arc<Settings>,
+    carries: Carries,
+    app: F,
     started: Instant,
     mailboxes: Arc<[Mailbox]>,
     admission: Arc<Admission>,
-    poll: mio::Poll,
-    listener: TcpListener,
+    address: SocketAddr,
+    /// The worker shall have a descriptor table of its own, which does not need the claim with this number.
+    own_table: Option<RawFd>,
     routes: Routes,
 }
 
-/// The life of a worker's thread.
-fn work<A: App + 'static>(setup: Setup<A>) {
-    let Setup { number, shard, app, started, mailboxes, admission, poll, listener, routes } = setup;
-    let own_mailboxes = Arc::clone(&mailboxes);
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .expect("a runtime needs a few descriptors, and the listeners were bound a moment ago");
+/// The life of a worker's thread. It says how it began, and ends with what it was lent.
+fn live<A: App + 'static>(setup: Setup<impl Fn(u16) -> A>, seat: Seat, begun: Sender<Result<(), Failure>>) -> Lent {
+    let (number, mailboxes) = (setup.number, Arc::clone(&setup.mailboxes));
+    let _ending = Ending(Arc::clone(&mailboxes));
+    let (poll, runtime) = seat.take();
+    let (beginning, listener) = match begin(&setup) {
+        Ok(listener) => (Ok(()), Some(listener)),
+        Err(failure) => (Err(failure), None),
+    };
+    begun.send(beginning).expect("the server waits for the beginning of every worker");
+    drop(begun);
+    let poll = match listener {
+        Some(listener) => work(setup, listener, poll, &runtime),
+        None => poll,
+    };
+    mailboxes[usize::from(number)].close();
+    Lent { poll, runtime, mailboxes }
+}
+
+/// Everything that can fail is done before anybody can come.
+fn begin<F>(setup: &Setup<F>) -> Result<TcpListener, Failure> {
+    if let Some(core) = setup.core {
+        core_affinity::set_for_current(core);
+    }
+    if let Some(claim) = setup.own_table {
+        tables::part(claim).map_err(Failure::Resources)?;
+    }
+    listen::listen(setup.address, setup.settings.accept_queue).map_err(Failure::Listen)
+}
+
+fn work<A: App + 'static>(
+    setup: Setup<impl Fn(u16) -> A>,
+    listener: TcpListener,
+    poll: mio::Poll,
+    runtime: &Runtime,
+) -> mio::Poll {
+    let Setup { number, seed, settings, carries, app, started, mailboxes, admission, routes, .. } = setup;
+    let shards = mailboxes.len() as u16;
+    let shard = Rc::new(RefCell::new(Shard::new(number, shards, settings, carries, seed)));
     let tasks = tokio::task::LocalSet::new();
-    tasks.block_on(&runtime, async {
-        let (poller, streams) = Poller::new(poll).expect("the poller's descriptor can be watched");
+    let poll = tasks.block_on(runtime, async {
+        let (mut poller, streams) = Poller::new(poll).expect("the poller's descriptor can be watched");
         let worker = Rc::new(Worker {
             number,
             shard: Rc::clone(&shard),
-            app,
+            app: app(number),
             started,
             mailboxes: Arc::clone(&mailboxes),
             streams: RefCell::new(streams),
+            arrivals: RefCell::default(),
             exchanges: Exchanges::default(),
             admission,
             outgoing: Rc::default(),
@@ -136,15 +228,18 @@ fn work<A: App + 'static>(setup: Setup<A>) {
             touched: Rc::default(),
             closing: watch::Sender::new(false),
             http_connections: Cell::new(0),
+            accept_failures: Seldom::default(),
+            lost_adoptions: Seldom::default(),
         });
         here::settle_in(mailboxes, shard, started, Rc::clone(&worker.outgoing), Rc::clone(&worker.touched));
         tokio::task::spawn_local(listen::accept(Rc::clone(&worker), listener, routes));
-        worker.run(poller).await;
+        worker.run(&mut poller).await;
+        poller.into_poll()
     });
     // HTTP tasks that were cut off, and what their ends do, still find the shard.
     drop(tasks);
     here::move_out();
-    own_mailboxes[usize::from(number)].close();
+    poll
 }
 
 impl Workers {

@@ -81,10 +81,15 @@ impl Poller {
     #[allow(unsafe_code)]
     pub fn new(poll: Poll) -> io::Result<(Poller, Streams)> {
         let registry = poll.registry().try_clone()?;
-        // SAFETY: a `Poll` owns its descriptor and keeps it open as long as it lives; the `AsyncFd` owns the `Poll`, is
-        // never asked to give it back, and nobody replaces the `Poll` inside.
+        // SAFETY: a `Poll` owns its descriptor and keeps it open as long as it lives; the `AsyncFd` owns the `Poll` until
+        // it ends by giving it back, and nobody replaces the `Poll` inside.
         let poll = unsafe { AsyncFd::register_with_interest(poll, RuntimeInterest::READABLE) }?;
         Ok((Poller { poll, events: Events::with_capacity(EVENTS) }, Streams { slots: Vec::new(), registry }))
+    }
+
+    /// The bare poll, when the runtime shall watch it no more.
+    pub fn into_poll(self) -> Poll {
+        self.poll.into_inner()
     }
 
     /// Waits until a stream or the mailbox is ready.

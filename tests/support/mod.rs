@@ -22,7 +22,7 @@ pub use install::{chromium, node, node_package, python};
 #[allow(unused_imports, reason = "each integration test uses its own part")]
 pub use process::run_suite;
 #[allow(unused_imports, reason = "each integration test uses its own part")]
-pub use running::{Running, settings};
+pub use running::{Running, block_on, settings};
 #[allow(unused_imports, reason = "each integration test uses its own part")]
 pub use server::Server;
 

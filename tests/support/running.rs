@@ -1,13 +1,43 @@
 //! Running: a server inside the test's own process, as a guard. On a free port, closed and awaited when dropped.
+//!
+//! With `FANFARE_TEST_FD_TABLES=per-worker` each worker has a descriptor table of its own. Such a table begins with a copy
+//! of what all tests have open, so these take turns then (`--test-threads=1`).
 
+use super::http::WAIT_MAX;
 use fanfare::engine::Engine;
-use fanfare::{Io, Server, Settings};
+use fanfare::{FdTables, Io, Server, Settings};
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::{self, Thread};
+use std::time::{Duration, Instant};
 
 /// The defaults, with two workers wherever the test runs, so that there are always foreign ones.
 pub fn settings() -> Settings {
-    Settings { workers: 2, pin: false, shutdown_grace: Duration::from_millis(500), ..Settings::default() }
+    let per_worker = std::env::var_os("FANFARE_TEST_FD_TABLES").is_some_and(|tables| tables == "per-worker");
+    let fd_tables = if per_worker { FdTables::PerWorker } else { FdTables::Shared };
+    Settings { workers: 2, fd_tables, pin: false, shutdown_grace: Duration::from_millis(500), ..Settings::default() }
+}
+
+/// Waits for what a server says. Without a runtime, which would have to exist before the server does; see `FdTables`.
+pub fn block_on<F: Future>(future: F) -> F::Output {
+    struct Unpark(Thread);
+    impl Wake for Unpark {
+        fn wake(self: Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+    let waker = Waker::from(Arc::new(Unpark(thread::current())));
+    let mut future = pin!(future);
+    let deadline = Instant::now() + WAIT_MAX;
+    loop {
+        if let Poll::Ready(output) = future.as_mut().poll(&mut Context::from_waker(&waker)) {
+            return output;
+        }
+        assert!(Instant::now() < deadline, "not done within 5 s");
+        thread::park_timeout(deadline.saturating_duration_since(Instant::now()));
+    }
 }
 
 pub struct Running {

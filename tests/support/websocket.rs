@@ -17,7 +17,11 @@ pub struct Peer {
 impl Peer {
     /// A WebSocket after its handshake. Nothing has been read.
     pub fn open(address: SocketAddr, target: &str, headers: &[(&str, &str)]) -> Peer {
-        let mut connection = Connection::open(address);
+        Peer::over(Connection::open(address), target, headers)
+    }
+
+    /// The same on a connection that has carried requests before.
+    pub fn over(mut connection: Connection, target: &str, headers: &[(&str, &str)]) -> Peer {
         let response = connection.upgrade("GET", target, headers);
         assert_eq!(response.status, 101, "{response:?}");
         Peer { connection }

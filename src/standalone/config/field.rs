@@ -56,6 +56,14 @@ pub enum Origins {
     Listed(Vec<String>),
 }
 
+/// Whether workers share the process's descriptor table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FdTables {
+    Auto,
+    Shared,
+    PerWorker,
+}
+
 /// How log lines are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogFormat {
@@ -71,6 +79,16 @@ pub enum Level {
     Info,
     Debug,
     Trace,
+}
+
+impl FdTables {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            FdTables::Auto => "auto",
+            FdTables::Shared => "shared",
+            FdTables::PerWorker => "per-worker",
+        }
+    }
 }
 
 impl LogFormat {
@@ -235,6 +253,17 @@ impl Field for Origins {
             Origins::Any => vec!["*".into()],
             Origins::Listed(origins) => origins.clone(),
         })
+    }
+}
+
+impl Field for FdTables {
+    fn from_value(value: Value) -> Self {
+        let all = [FdTables::Auto, FdTables::Shared, FdTables::PerWorker];
+        chosen(&value, &all, |tables| tables.as_str())
+    }
+
+    fn to_value(&self) -> Value {
+        Value::Text(self.as_str().into())
     }
 }
 

@@ -21,7 +21,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::field::{Field, Level, LogFormat, Origins, PublishKey, Transports, Value};
+use super::field::{FdTables, Field, Level, LogFormat, Origins, PublishKey, Transports, Value};
 use super::kind::Kind;
 use super::text::quoted;
 
@@ -119,7 +119,16 @@ sections! {
         ///
         /// One per core because a worker never waits for another. More than the cores only adds switches between
         /// threads; fewer leave cores to other programs. Each worker costs a thread, a poller and one read buffer.
+        /// With 0 there are more than cores if `fd_tables` is needed for `connections_max`.
         workers: usize = "0", Kind::Count { min: 0, max: 1024 };
+
+        /// Whether the workers share one table of file descriptors, or each has its own.
+        ///
+        /// The limit on descriptors (ulimit -n) holds for a table, so tables of their own let 6 workers hold 100,000
+        /// connections where the limit is 20,000 and cannot be raised. auto does that if `connections_max` is more than
+        /// one table holds and the system allows it (Linux 5.9); per-worker insists. The cost is a few descriptors in
+        /// each table, and a system call more when a polling session upgrades on another worker than its own.
+        fd_tables: FdTables = "auto", Kind::Choice(&["auto", "shared", "per-worker"]);
 
         /// Whether each worker stays on its own core.
         ///
@@ -232,7 +241,8 @@ sections! {
     Limits = "limits" {
         /// How many connections the process accepts; 0 is no limit but the file descriptors'.
         ///
-        /// None, because the right number depends on the machine's memory. A connection over it is refused at once.
+        /// None, because the right number depends on the machine's memory. A connection over it is refused at once;
+        /// one that finds no descriptor waits. If it is more than the limit on descriptors, see `fd_tables`.
         connections_max: usize = "0", Kind::Count { min: 0, max: COUNT_MAX };
 
         /// How many connections one IP address may have; 0 is no limit.

@@ -179,6 +179,18 @@ fn a_flag_beats_a_variable_beats_the_file_beats_the_default_for_each_type() {
             ],
         ),
         (
+            "fd_tables",
+            "[server]\nfd_tables = \"per-worker\"",
+            ("FANFARE_FD_TABLES", "auto"),
+            &["--fd-tables", "shared"],
+            [
+                "fd_tables = \"shared\" # --fd-tables",
+                "fd_tables = \"auto\" # FANFARE_FD_TABLES",
+                "fd_tables = \"per-worker\" # fanfare.toml:2",
+                "fd_tables = \"auto\" # default",
+            ],
+        ),
+        (
             "level",
             "[log]\nlevel = \"trace\"",
             ("FANFARE_LOG_LEVEL", "warn"),
@@ -366,6 +378,10 @@ fn an_unknown_variable_is_refused() {
 #[test]
 fn a_value_of_the_wrong_type_is_refused() {
     let cases = [
+        (
+            "[server]\nfd_tables = true",
+            "server.fd_tables (fanfare.toml:2): true is of the wrong type; allowed: auto, shared, per-worker",
+        ),
         (
             "[server]\nworkers = \"4\"",
             "server.workers (fanfare.toml:2): \"4\" is of the wrong type; allowed: a whole number from 0 to 1024",
@@ -601,7 +617,7 @@ fn a_masked_publish_key_that_is_fed_back_is_refused_with_a_hint() {
     let printed = load_all(&["--publish-key", KEY], &[], "").render();
     assert_eq!(
         file_message(&printed),
-        "server.publish_key (fanfare.toml:14): \"***\" is what `fanfare config` prints in place of the key; write the key itself here, or remove this and set FANFARE_PUBLISH_KEY"
+        "server.publish_key (fanfare.toml:16): \"***\" is what `fanfare config` prints in place of the key; write the key itself here, or remove this and set FANFARE_PUBLISH_KEY"
     );
 }
 
@@ -786,6 +802,8 @@ fn each_key_is_printed_with_its_meaning_and_its_source() {
 listen = \"[::]:80\" # --listen
 # How many worker threads there are; 0 is one per core.
 workers = 4 # fanfare.toml:2
+# Whether the workers share one table of file descriptors, or each has its own.
+fd_tables = \"auto\" # default
 # Whether each worker stays on its own core.
 pin = false # FANFARE_PIN
 # The URL path of the Socket.IO endpoint.
@@ -808,6 +826,7 @@ fn what_is_printed_can_be_fed_back() {
         [server]
         listen = "[::1]:0"
         workers = 3
+        fd_tables = "per-worker"
         pin = false
         path = "/a/b.c"
         client_dir = "."
