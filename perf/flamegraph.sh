@@ -34,8 +34,8 @@ ready_seconds_max=10
 published_seconds_max=120
 # Samples per second and thread: not a divisor of what timers use, so that no periodic work hides between samples.
 samples_per_second=499
-# Of each sample's stack; one that is deeper loses its callers. While 9,000 clients connect, those are 8 of 10 samples with
-# the 8 KB that perf takes by default, 1 of 10 with 16 KB, and none with 32 KB.
+# Of each sample's stack; one that is deeper loses its callers. While 9,000 clients connect, those are 8 of 10 samples
+# with the 8 KB that perf takes by default, 1 of 10 with 16 KB, and none with 32 KB.
 stack_bytes=32768
 
 say() { printf 'flamegraph: %s\n' "$*" >&2; }
@@ -130,8 +130,9 @@ while running "$record" && running "$load"; do sleep 0.1; done
 running "$load" || wait "$load" || say "loadtest: $(last_line "$work/load.out" "$work/load.err")"
 stop
 
-[ -s "$work/perf.data" ] || fail "perf recorded nothing: $(last_line "$work/record.err"); \
-kernel.perf_event_paranoid is $(cat /proc/sys/kernel/perf_event_paranoid), and 2 or less lets a user profile own programs"
+paranoid=$(cat /proc/sys/kernel/perf_event_paranoid)
+[ -s "$work/perf.data" ] || fail "perf recorded nothing: $(last_line "$work/record.err") \
+(kernel.perf_event_paranoid is $paranoid; with 2 or less everybody may profile own programs)"
 user_only=
 if perf evlist --input "$work/perf.data" 2> /dev/null | grep -v dummy | grep -q ':.*u'; then
     user_only=', user part only'

@@ -8,14 +8,16 @@
 //! around it is written by hand. After a new measurement:
 //!     FANFARE_UPDATE_README=1 cargo test --test figures
 //!
-//! A new table: its results in `perf/results/`, an entry in `TABLES`, its two markers in README.md. Every figure names its
-//! file, so an old result is never shown, or dropped, because a new file exists. The format: perf/README.md.
+//! A new table: its results in `perf/results/`, an entry in `TABLES`, its two markers in README.md. Every figure names
+//! its file, so no figure changes only because a new file exists. The format: perf/README.md.
 
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
+
+const UPDATE: &str = "FANFARE_UPDATE_README=1 cargo test --test figures";
 
 const RELAY: &str = "2026-11-22-relay.json";
 
@@ -129,7 +131,7 @@ fn the_readme_shows_the_kept_results() {
     }
     assert!(
         readme == updated,
-        "README.md does not say what perf/results/ says:\n{}update it with FANFARE_UPDATE_README=1 cargo test --test figures",
+        "README.md does not say what perf/results/ says:\n{}to rewrite it: {UPDATE}",
         difference(&readme, &updated)
     );
 }
@@ -143,7 +145,8 @@ fn every_result_says_when_where_and_how_it_was_taken() {
         let runs = result["runs"].as_array().map_or(&[][..], Vec::as_slice);
         assert!(!runs.is_empty(), "{file}: `runs` is a list of what was measured");
         for (number, run) in runs.iter().enumerate() {
-            assert!(run["command"].is_string(), "{file}: run {number} has no `command` to repeat it with");
+            let command = run.get("command").or(result.get("command"));
+            assert!(command.is_some_and(Value::is_string), "{file}: run {number} has no `command` to repeat it with");
         }
     }
 }
