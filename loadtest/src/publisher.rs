@@ -25,6 +25,9 @@ const WARM_MAX: Nanos = 2_000_000_000;
 const WARM_STEP: Nanos = 200_000;
 /// How long a wait lasts at most: phases change without waking anybody.
 const WAIT_MAX: Nanos = 20_000_000;
+/// A stream for requests that rested for so long is not used again. Node closes such ones after five seconds, and a
+/// request that crosses the closing is lost.
+const REST_MAX: Nanos = 1_000_000_000;
 /// How often the board is told what this thread spends.
 const TELL: Nanos = 250_000_000;
 /// Below this a sleep is too coarse, and the thread spins.
@@ -50,8 +53,15 @@ pub struct Outcome {
 enum Way {
     /// A client of its own, always over WebSocket: there is nothing to flush.
     Client { session: Session, words: Box<Words> },
-    /// `answers` are bytes that are no whole answer yet.
-    Http { head: String, answers: Vec<u8> },
+    /// Requests and their answers; servers close such a stream when it rests, so a fresh one is opened then.
+    Http {
+        head: String,
+        /// Bytes that are no whole answer yet.
+        answers: Vec<u8>,
+        unanswered: u32,
+        /// When the last request was put.
+        used: Nanos,
+    },
 }
 
 /// What went wrong on the wire, or in what it carried.
@@ -94,7 +104,7 @@ impl<'a> Publisher<'a> {
                     "POST /api/publish HTTP/1.1\r\nHost: {host}\r\n{}Content-Type: application/json\r\nContent-Length: ",
                     speech.headers
                 );
-                Way::Http { head, answers: Vec::new() }
+                Way::Http { head, answers: Vec::new(), unanswered: 0, used: board.clock.now() }
             }
         };
         let seat = board.seats.last().expect("the last one is the publisher's");
@@ -123,7 +133,7 @@ impl<'a> Publisher<'a> {
             let now = board.clock.now();
             if board.phase() == Phase::Warming && self.ready() && now >= next {
                 if let Some(&room) = round.next() {
-                    self.put(Stamp::warm_up(board.run, room, now), room);
+                    self.put(Stamp::warm_up(board.run, room, now), room)?;
                     next = now + WARM_STEP;
                 } else {
                     round = board.rooms.turns().iter();
@@ -147,7 +157,7 @@ impl<'a> Publisher<'a> {
             self.outcome.late.record(now - due);
             board.late.store(now - due, Relaxed);
             board.sent.store(message + 1, Relaxed);
-            self.put(Stamp { run: board.run, sequence: message, due }, board.rooms.room(message));
+            self.put(Stamp { run: board.run, sequence: message, due }, board.rooms.room(message))?;
             self.turn(0)?;
         }
         Ok(())
@@ -181,7 +191,11 @@ impl<'a> Publisher<'a> {
         }
     }
 
-    fn put(&mut self, stamp: Stamp, room: u32) {
+    fn put(&mut self, stamp: Stamp, room: u32) -> Result<(), Trouble> {
+        if self.rests() {
+            let trouble = |error| Trouble(Error::Publisher { cause: error::cause(&error) });
+            self.wire = Wire::connect(self.board.server).map_err(trouble)?;
+        }
         let plan = &self.board.plan;
         let mut data = Vec::with_capacity(plan.size);
         stamp.put(plan.size, &mut data);
@@ -190,7 +204,8 @@ impl<'a> Publisher<'a> {
         let out = self.wire.out();
         match &mut self.way {
             Way::Client { session, words } => session.put(words, data, room.as_deref(), out),
-            Way::Http { head, .. } => {
+            Way::Http { head, unanswered, used, .. } => {
+                (*unanswered, *used) = (*unanswered + 1, self.board.clock.now());
                 let rooms: Vec<_> = room.into_iter().collect();
                 let namespace = &plan.speech.namespace;
                 let body =
@@ -198,6 +213,13 @@ impl<'a> Publisher<'a> {
                 out.extend_from_slice(format!("{head}{}\r\n\r\n{body}", body.len()).as_bytes());
             }
         }
+        Ok(())
+    }
+
+    /// Whether the stream has been of no use for so long that the server may have closed it.
+    fn rests(&self) -> bool {
+        let Way::Http { unanswered: 0, used, .. } = self.way else { return false };
+        self.board.clock.now() > used + REST_MAX
     }
 
     fn turn(&mut self, wait: Nanos) -> Result<(), Trouble> {
@@ -206,35 +228,46 @@ impl<'a> Publisher<'a> {
             self.told = now;
             self.seat.tell_cpu(now);
         }
+        if self.rests() {
+            std::thread::sleep(Duration::from_nanos(wait));
+            return Ok(());
+        }
         let (way, plan) = (&mut self.way, &self.board.plan);
-        self.wire.turn(Duration::from_nanos(wait), |bytes, out| match way {
+        let turned = self.wire.turn(Duration::from_nanos(wait), |bytes, out| match way {
             Way::Client { session, words } => {
                 let ended =
                     |ending| Trouble(Error::from_ending(plan.connections, ending, &plan.speech, &plan.target.url()));
                 session.receive(words, bytes, out, &mut |_| {}).map_err(ended)
             }
-            Way::Http { answers, .. } => {
+            Way::Http { answers, unanswered, .. } => {
                 answers.extend_from_slice(bytes);
-                check_answers(answers)
+                *unanswered = unanswered.saturating_sub(check_answers(answers)?);
+                Ok(())
             }
-        })
+        });
+        match (&mut self.way, turned) {
+            // The server closes a stream that owes nothing: a fresh one will do as well.
+            (Way::Http { unanswered: 0, used, .. }, Err(_)) => *used = 0,
+            (_, turned) => turned?,
+        }
+        Ok(())
     }
 }
 
-/// Takes the whole answers; each must be a success.
-fn check_answers(answers: &mut Vec<u8>) -> Result<(), Trouble> {
-    let mut taken = 0;
+/// Takes the whole answers, and says how many; each must be a success.
+fn check_answers(answers: &mut Vec<u8>) -> Result<u32, Trouble> {
+    let (mut taken, mut count) = (0, 0);
     while let Some((answer, (_, length))) = http::answer(&answers[taken..])
         .map_err(|_| Trouble(Error::Publisher { cause: "POST /api/publish was not answered in HTTP".to_owned() }))?
     {
         if !(200..300).contains(&answer.status) {
             return Err(Trouble(Error::PublishRefused { line: answer.line().to_owned() }));
         }
-        taken += length;
+        (taken, count) = (taken + length, count + 1);
         if taken == answers.len() {
             break;
         }
     }
     answers.drain(..taken);
-    Ok(())
+    Ok(count)
 }
