@@ -1,4 +1,4 @@
-//! Relay: whatever a client sends as `pub` goes to everyone as `msg`.
+//! Relay: whatever a client sends as `pub` goes to everyone as `msg`, or to the room that comes behind it.
 //!
 //! What benchmarks talk to: one string in, one string to every client of `/`. Clients may `join` and `leave` rooms.
 //!
@@ -44,7 +44,10 @@ fn main() -> Result<(), fanfare::StartError> {
     });
     let relay = io.clone();
     io.of("/")
-        .on_event("pub", move |_: Socket, message: String| _ = relay.emit("msg", &message))
+        .on_event("pub", move |_: Socket, (message, room): (String, Option<String>)| match room {
+            Some(room) => _ = relay.to(room).emit("msg", &message),
+            None => _ = relay.emit("msg", &message),
+        })
         .on_event("join", |socket: Socket, room: String| _ = socket.join(room))
         .on_event("leave", |socket: Socket, room: String| socket.leave(room));
     let server = io.listen(("127.0.0.1", arguments.port))?;
