@@ -6,7 +6,6 @@ use crate::clock::{Clock, Nanos};
 use crate::error::Error;
 use crate::health::Spent;
 use crate::marks::Marks;
-use crate::motion::Kind;
 use crate::plan::Plan;
 use crate::rooms::Rooms;
 use crate::schedule::Schedule;
@@ -177,8 +176,7 @@ impl Board {
 
     /// Clients that are in their rooms from the beginning: all but those that join late.
     pub fn early(&self) -> u32 {
-        let late = self.plan.motion.filter(|motion| motion.kind == Kind::Join);
-        let early = |client: &u32| late.is_none_or(|motion| !motion.moves(*client));
+        let early = |client: &u32| self.plan.motion.is_none_or(|motion| !motion.joins_late(*client));
         (0..self.plan.connections).filter(early).count() as u32
     }
 

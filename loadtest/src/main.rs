@@ -109,19 +109,26 @@ fn measure_once(plan: Plan, interrupted: &AtomicBool, output: &mut Output) -> Re
     Ok(report)
 }
 
-/// Runs at one rate after the other, and gives the last run that kept every limit; without one, the last run.
+/// Runs at one rate after the other, and gives the last run that kept every limit; without one, or after an
+/// interruption, the last run.
 fn search(plan: Plan, interrupted: &AtomicBool, output: &mut Output) -> Result<Report, Error> {
     let mut knee = Knee::new(plan.rate);
     let (mut best, mut last) = (None, None);
     while let Some(rate) = knee.next() {
-        let report = measure_once(plan.at_rate(rate)?, interrupted, output)?;
+        // Too many messages for one run, or none at all: further is not tried.
+        let Ok(plan) = plan.at_rate(rate) else { break };
+        let report = measure_once(plan, interrupted, output)?;
+        if interrupted.load(Relaxed) {
+            (best, last) = (None, Some(report));
+            break;
+        }
         let (held, valid) = (report.record.exit_code == 0, report.record.valid);
         // What breaks in an invalid run says that we are at our end, not that the server is.
         if held || valid {
             knee.note(rate, held);
         }
         *(if held { &mut best } else { &mut last }) = Some(report);
-        if interrupted.load(Relaxed) || !held && !valid {
+        if !held && !valid {
             break;
         }
     }

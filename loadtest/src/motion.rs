@@ -68,6 +68,11 @@ impl Motion {
         before(client + 1) > before(client)
     }
 
+    /// Whether client number `client` joins its rooms only when it moves.
+    pub fn joins_late(&self, client: u32) -> bool {
+        self.kind == Kind::Join && self.moves(client)
+    }
+
     /// How many moves `movers` clients should have made when messages have been published for `elapsed`.
     pub fn due(&self, movers: usize, elapsed: Nanos) -> u64 {
         let Some(since) = elapsed.checked_sub(self.at.as_nanos() as Nanos) else { return 0 };

@@ -18,6 +18,8 @@ const MESSAGES_MAX: u64 = 4_000_000;
 const SIZE_BYTES_MAX: usize = 16 << 20;
 /// Places of clients in rooms at most: each keeps an order of 24 bytes.
 const PLACES_MAX: u64 = 100_000_000;
+/// Rooms told by their count at most, as many as clients: more could only be empty, and each takes memory.
+const ROOMS_MAX: u32 = 10_000_000;
 
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -57,6 +59,10 @@ impl Plan {
             }
             (None, None) => ("ticker".to_owned(), Scenario::default()),
         };
+        Self::of(options, workload, scenario)
+    }
+
+    fn of(options: Options, workload: String, scenario: Scenario) -> Result<Plan, Error> {
         let speech = Speech::new(&options)?;
         let plan = Plan {
             target: options.target.speaking(speech.protocol),
@@ -100,6 +106,12 @@ impl Plan {
         }
         if count == Some(0) || size == Some(0) || per_client == 0 {
             return problem("rooms", "count, size and per_client are 1 at least");
+        }
+        if count.is_some_and(|count| count > ROOMS_MAX) {
+            return problem("rooms", "count is 10,000,000 at most");
+        }
+        if count.is_some_and(|count| count % per_client != 0) {
+            return problem("rooms", "count is a multiple of per_client, so that each client has as many rooms");
         }
         if u64::from(self.connections) * u64::from(per_client) > PLACES_MAX {
             return problem("rooms", "connections × per_client is 100,000,000 at most");
@@ -148,9 +160,16 @@ impl Plan {
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use super::*;
     use clap::Parser;
+
+    /// The plan of a test: a scenario's text, against a server that is not there.
+    pub fn plan_of(scenario: &str) -> Plan {
+        let options = Options::try_parse_from(["loadtest", "http://127.0.0.1:1"]).expect("a URL is enough");
+        let scenario = Scenario::parse(scenario).unwrap_or_else(|error| panic!("{error}"));
+        Plan::of(options, "test".to_owned(), scenario).unwrap_or_else(|error| panic!("{error}"))
+    }
 
     fn plan(flags: &[&str]) -> Result<Plan, String> {
         let options = Options::try_parse_from(["loadtest", "http://h"].iter().chain(flags)).expect("all are flags");
@@ -217,6 +236,9 @@ mod tests {
         for text in [
             wrong(|plan| plan.layout.per_client = 0),
             wrong(|plan| plan.layout.size = Some(0)),
+            wrong(|plan| plan.layout.count = Some(ROOMS_MAX + 1)),
+            wrong(|plan| (plan.layout.count, plan.layout.per_client) = (Some(7), 2)),
+            wrong(|plan| (plan.layout.count, plan.layout.per_client) = (Some(2), 3)),
             wrong(|plan| (plan.connections, plan.layout.per_client) = (10_000_000, 11)),
         ] {
             assert!(text.starts_with("rooms: "), "{text}");

@@ -131,17 +131,20 @@ impl<'a> Publisher<'a> {
         let (mut next, mut interval, mut round) = (0, WARM_MIN, board.rooms.turns().iter());
         while board.phase() < Phase::Measuring {
             let now = board.clock.now();
-            if board.phase() == Phase::Warming && self.ready() && now >= next {
+            // Until then there is nothing to do, and the core may be needed by those that connect.
+            let begun = board.phase() == Phase::Warming && self.ready();
+            if begun && now >= next {
                 if let Some(&room) = round.next() {
                     self.put(Stamp::warm_up(board.run, room, now), room)?;
-                    next = now + WARM_STEP;
+                    // A wait is a millisecond at least, so the steps that it took too long are made up for.
+                    next = next.max(now.saturating_sub(WAIT_MAX)) + WARM_STEP;
                 } else {
                     round = board.rooms.turns().iter();
                     next = now + interval;
                     interval = (interval * 2).min(WARM_MAX);
                 }
             }
-            self.turn(next.saturating_sub(now).min(WAIT_MAX))?;
+            self.turn(if begun { next.saturating_sub(now).min(WAIT_MAX) } else { WAIT_MAX })?;
         }
         Ok(())
     }

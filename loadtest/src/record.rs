@@ -173,6 +173,9 @@ pub struct Moved {
     pub refused: u64,
     /// Those that the server ended while they stalled.
     pub ended: u64,
+    /// Those that dropped and were not back when the run was over.
+    #[serde(default)]
+    pub away: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -89,6 +89,7 @@ impl Report {
                 back_ms: quantiles(&back),
                 refused: seen.crowds.iter().map(|crowd| crowd.refused).sum(),
                 ended: seen.crowds.iter().map(|crowd| crowd.ended).sum(),
+                away: seen.crowds.iter().map(|crowd| crowd.away).sum(),
             }),
             server: server(notes, delivered),
             generator: record::Generator {

@@ -21,6 +21,8 @@ pub struct Rooms {
     seed: u64,
     layers: u32,
     rooms_per_layer: u32,
+    /// Of an even spread, each layer's stride through the clients.
+    strides: Vec<u64>,
     /// Of a Zipf spread, which share of the clients is in the room of this rank or a lower one.
     cumulative: Option<Vec<f64>>,
     /// Clients that move have rooms of their own, behind those of the others.
@@ -44,6 +46,7 @@ impl Rooms {
         };
         let rooms_per_layer = wanted.div_ceil(layers).max(1);
         let cumulative = (layout.spread == Spread::Zipf).then(|| zipf(rooms_per_layer));
+        let strides = (0..layers).map(|layer| coprime(clients.into(), seed::mix(seed, layer, 0))).collect();
         let apart = layout.apart && motion.is_some();
         let name = name.map(str::to_owned);
         let mut rooms = Rooms {
@@ -52,6 +55,7 @@ impl Rooms {
             seed,
             layers,
             rooms_per_layer,
+            strides,
             cumulative,
             apart,
             motion,
@@ -98,9 +102,8 @@ impl Rooms {
             None => {
                 // Each layer steps through the clients with a stride of its own, and cuts them into equal rooms.
                 let clients = u64::from(self.clients);
-                let step = coprime(clients, seed::mix(self.seed, layer, 0));
-                let place = u128::from(client) * u128::from(step) % u128::from(clients);
-                (place as u64 * u64::from(self.rooms_per_layer) / clients) as u32
+                let place = u64::from(client) * self.strides[layer as usize] % clients;
+                (place * u64::from(self.rooms_per_layer) / clients) as u32
             }
         };
         let behind = if self.apart && self.moves(client) { self.layers * self.rooms_per_layer } else { 0 };
@@ -134,7 +137,7 @@ impl Rooms {
 
     /// The room that a message goes to.
     pub fn room(&self, message: u32) -> u32 {
-        self.turns[message as usize % self.turns.len()]
+        self.turns[(message % self.turns.len() as u32) as usize]
     }
 
     /// The how-manieth message of its room a message is.

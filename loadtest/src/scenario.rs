@@ -108,7 +108,7 @@ impl Scenario {
     }
 
     /// An error is one line, with its place.
-    fn parse(text: &str) -> Result<Scenario, String> {
+    pub fn parse(text: &str) -> Result<Scenario, String> {
         toml::from_str(text).map_err(|error: toml::de::Error| {
             let line = error.span().map(|span| text[..span.start].matches('\n').count() + 1);
             let place = line.map(|line| format!("line {line}: ")).unwrap_or_default();

@@ -40,7 +40,9 @@ impl Schedule {
         let steady = |elapsed: Nanos| (elapsed as f64 * self.per_second / 1e9 - 1e-6).ceil().max(0.0) as u64;
         match self.bursts {
             None => steady(elapsed),
-            Some((size, every)) => elapsed / every * size + steady(elapsed % every).min(size),
+            Some((size, every)) => {
+                (elapsed / every).saturating_mul(size).saturating_add(steady(elapsed % every).min(size))
+            }
         }
     }
 

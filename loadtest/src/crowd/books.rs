@@ -6,7 +6,8 @@
 //!
 //! Who is in a room from the beginning has to receive everything that is published there. Who comes later, or comes
 //! back, has to receive everything from its first message on, and that first one has to be there soon: a message that
-//! was due [`SETTLE_IN`] after the join counts as lost if neither it nor an earlier one came.
+//! was due [`SETTLE_IN`] after the join counts as lost if neither it nor an earlier one came. Who leaves again cannot
+//! know what was still under way: it is asked for less, see [`Books::leave`].
 
 use crate::board::Board;
 use crate::clock::Nanos;
@@ -20,6 +21,8 @@ use std::sync::atomic::Ordering::Relaxed;
 
 /// How long after a join messages may still pass a client by: a server under a storm of joins takes its time.
 const SETTLE_IN: Nanos = 5_000_000_000;
+/// When a client joins that has not joined yet: messages reach it by mistake, and none is missed.
+pub const NOT_YET: Nanos = Nanos::MAX;
 
 pub struct Books {
     /// Of each client, one place after the other.
@@ -36,7 +39,7 @@ struct Place {
     warm: bool,
 }
 
-/// The client that something has reached: its index in the crowd, its number among all, when it joined.
+/// The client that something has reached: its index in the crowd, its number among all, when it joined, or [`NOT_YET`].
 #[derive(Clone, Copy)]
 pub struct Reader {
     pub index: usize,
@@ -58,9 +61,11 @@ impl Books {
     pub fn new(board: &Board, numbers: Range<u32>) -> Books {
         let rooms = &board.rooms;
         let of = |client| (0..rooms.per_client()).map(move |layer| rooms.of(client, layer));
-        let place = |room| Place { order: Order::default(), room, warm: false };
+        let late = |client| board.plan.motion.is_some_and(|motion| motion.joins_late(client));
+        let order = move |client| if late(client) { Order::open() } else { Order::default() };
+        let places = move |client| of(client).map(move |room| Place { order: order(client), room, warm: false });
         let per_client = rooms.per_client() as usize;
-        Books { places: numbers.flat_map(of).map(place).collect(), per_client, tally: Tally::default() }
+        Books { places: numbers.flat_map(places).collect(), per_client, tally: Tally::default() }
     }
 
     /// The rooms of a client.
@@ -73,7 +78,8 @@ impl Books {
         let Some(stamp) = Stamp::read(text).filter(|stamp| stamp.run == board.run) else { return Heard::Nothing };
         let range = self.range(reader.index);
         let places = &mut self.places[range];
-        if let Some(room) = stamp.warms_up() {
+        let joined = reader.since != NOT_YET;
+        if let Some(room) = stamp.warms_up().filter(|_| joined) {
             let place = places.iter_mut().find(|place| place.room == room && !place.warm);
             return place.map_or(Heard::Nothing, |place| {
                 place.warm = true;
@@ -85,7 +91,7 @@ impl Books {
             return Heard::Nothing;
         }
         let (room, sequence) = (board.rooms.room(message), board.rooms.sequence(message));
-        let Some(place) = places.iter_mut().find(|place| place.room == room) else {
+        let Some(place) = places.iter_mut().find(|place| place.room == room && joined) else {
             self.tally.stray.note(1, Example { client: reader.number, message });
             return Heard::Nothing;
         };
@@ -98,18 +104,17 @@ impl Books {
         Heard::Message
     }
 
-    /// The client will join later, or again: it expects nothing yet.
-    pub fn open(&mut self, index: usize) {
-        let range = self.range(index);
-        self.places[range].iter_mut().for_each(|place| place.order = Order::open());
-    }
-
-    /// The client leaves by itself: what was under way it cannot have.
-    pub fn leave(&mut self, board: &Board, number: u32, index: usize) {
-        let range = self.range(index);
+    /// The client leaves by itself at `now`, and may come back. What was under way it cannot have, so it misses what came
+    /// before the last message that it had; or, if it had none at all, what was due [`SETTLE_IN`] ago.
+    pub fn leave(&mut self, board: &Board, reader: Reader, now: Nanos) {
+        let range = self.range(reader.index);
         for place in &mut self.places[range] {
-            let order = std::mem::replace(&mut place.order, Order::open());
-            self.tally.settle(number, place.room, &order, None, &board.rooms);
+            let mut order = std::mem::replace(&mut place.order, Order::open());
+            let nothing_came = order.next().is_none_or(|next| next == 0);
+            order.begin(first_expected(board, place.room, reader.since));
+            let (due, published) = (now.saturating_sub(SETTLE_IN), board.rooms.published(place.room, board.sent()));
+            let end = nothing_came.then(|| due_before(board, place.room, due).min(published));
+            self.tally.settle(reader.number, place.room, &order, end, &board.rooms);
         }
     }
 
@@ -143,10 +148,173 @@ impl Books {
     }
 }
 
-/// The message of `room` that a client which joined at `since` has to receive at the latest.
+/// The message of `room` that a client which joined at `since` has to receive at the latest. Everything that the room
+/// had before that message passes the client by.
 fn first_expected(board: &Board, room: u32, since: Nanos) -> u32 {
-    let begin = board.begin.load(Relaxed);
-    let first = board.schedule.first_from((since + SETTLE_IN).saturating_sub(begin));
-    // Everything that the room had before that message passes the client by.
+    due_before(board, room, since.saturating_add(SETTLE_IN))
+}
+
+/// How many messages of `room` are due before `time`.
+fn due_before(board: &Board, room: u32, time: Nanos) -> u32 {
+    let first = board.schedule.first_from(time.saturating_sub(board.begin.load(Relaxed)));
     board.rooms.published(room, u32::try_from(first).unwrap_or(u32::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::board::Phase;
+    use crate::clock::Clock;
+    use crate::plan::tests::plan_of;
+    use crate::sources::Sources;
+
+    const SECOND: Nanos = 1_000_000_000;
+    /// When the first message is due.
+    const BEGIN: Nanos = SECOND;
+
+    /// A run of 30 messages, one per second, all of them published.
+    fn board(scenario: &str) -> Board {
+        let plan = plan_of(&format!("room = \"r\"\nrate = 1\nduration = 30\n{scenario}"));
+        let board = Board::new(plan, ([127, 0, 0, 1], 1).into(), Sources::Own, 1, Clock::start());
+        board.measure(BEGIN);
+        board.sent.store(30, Relaxed);
+        board
+    }
+
+    fn books(board: &Board) -> Books {
+        Books::new(board, 0..board.plan.connections)
+    }
+
+    fn reader(number: u32, since: Nanos) -> Reader {
+        Reader { index: number as usize, number, since }
+    }
+
+    /// A message reaches a client the moment it is due.
+    fn take(books: &mut Books, board: &Board, reader: Reader, message: u32) -> Heard {
+        let due = BEGIN + board.schedule.time(message.into());
+        let mut text = Vec::new();
+        Stamp { run: board.run, sequence: message, due }.put(100, &mut text);
+        books.take(board, reader, &text, due)
+    }
+
+    /// What is lost of all that was published.
+    fn lost(mut books: Books, board: &Board, reader: Reader) -> u64 {
+        books.settle(board, reader);
+        books.tally.lost.count
+    }
+
+    #[test]
+    fn a_client_that_stays_misses_what_never_came() {
+        let board = board("connections = 2");
+        let mut books = books(&board);
+        let client = reader(1, 0);
+        (0..30).filter(|message| *message != 7).for_each(|message| {
+            assert_eq!(take(&mut books, &board, client, message), Heard::Message);
+        });
+        books.settle(&board, client);
+        assert_eq!((books.tally.delivered, books.tally.to_audience, books.tally.lost.count), (29, 29, 1));
+        assert_eq!(books.tally.lost.example.map(|example| (example.client, example.message)), Some((1, 7)));
+    }
+
+    const DROP: &str = "connections = 2\n[motion]\nkind = \"drop\"\nshare = 1.0";
+    const JOIN: &str = "connections = 2\n[motion]\nkind = \"join\"\nshare = 1.0";
+
+    /// It is back at 10 s, so message 14, due at 15 s, is the latest that may be its first.
+    #[test]
+    fn who_comes_back_and_hears_nothing_misses_what_was_due_after_a_while() {
+        let board = board(DROP);
+        let back = |board| {
+            let mut books = books(board);
+            (0..5).for_each(|message| assert_eq!(take(&mut books, board, reader(0, 0), message), Heard::Message));
+            books.leave(board, reader(0, 0), 6 * SECOND);
+            assert_eq!(books.tally.lost.count, 0, "what was under way is nobody's fault");
+            books
+        };
+        let again = reader(0, 10 * SECOND);
+        assert_eq!(lost(back(&board), &board, again), 30 - 14);
+        for (first, missed) in [(10, 0), (14, 0), (15, 1), (20, 6)] {
+            let mut books = back(&board);
+            (first..30).for_each(|message| assert_eq!(take(&mut books, &board, again, message), Heard::Message));
+            assert_eq!(lost(books, &board, again), missed, "its first is {first}");
+        }
+    }
+
+    #[test]
+    fn who_leaves_without_having_heard_anything_misses_what_was_long_due() {
+        let board = board(DROP);
+        // It was there from 10 s to 25 s: 14 to 18 are due from 15 s to before 20 s.
+        let mut silent = books(&board);
+        silent.leave(&board, reader(0, 0), 2 * SECOND);
+        assert_eq!(silent.tally.lost.count, 0, "it was there for too short a time");
+        silent.leave(&board, reader(0, 10 * SECOND), 25 * SECOND);
+        assert_eq!(silent.tally.lost.count, 5);
+        assert_eq!(silent.tally.lost.example.map(|example| example.message), Some(14));
+        // One that was there from the beginning.
+        let mut silent = books(&board);
+        silent.leave(&board, reader(0, 0), 11 * SECOND);
+        assert_eq!(silent.tally.lost.count, 5, "0 to 4 are due before 6 s");
+    }
+
+    #[test]
+    fn nothing_is_missed_that_was_not_published() {
+        let board = board(DROP);
+        board.sent.store(3, Relaxed);
+        let mut silent = books(&board);
+        silent.leave(&board, reader(0, 0), 20 * SECOND);
+        assert_eq!(silent.tally.lost.count, 3);
+    }
+
+    #[test]
+    fn who_has_not_joined_misses_nothing_and_whatever_comes_is_astray() {
+        let board = board(JOIN);
+        let mut books = books(&board);
+        let waiting = reader(0, NOT_YET);
+        assert_eq!(take(&mut books, &board, waiting, 3), Heard::Nothing);
+        assert_eq!((books.tally.stray.count, books.tally.delivered), (1, 0));
+        assert_eq!(books.behind(&board, 20 * SECOND, |_| true)[0], 2, "nobody who waits to join is behind");
+        assert_eq!(lost(books, &board, waiting), 0);
+    }
+
+    #[test]
+    fn a_late_joiner_has_everything_from_its_first_message_on() {
+        let board = board(JOIN);
+        let joined = reader(1, 10 * SECOND);
+        let hear = |messages: &[u32]| {
+            let mut books = books(&board);
+            messages.iter().for_each(|message| assert_eq!(take(&mut books, &board, joined, *message), Heard::Message));
+            lost(books, &board, joined)
+        };
+        assert_eq!(hear(&(11..30).collect::<Vec<_>>()), 0);
+        assert_eq!(hear(&(11..30).filter(|message| *message != 20).collect::<Vec<_>>()), 1, "one in the middle");
+        assert_eq!(hear(&(11..28).collect::<Vec<_>>()), 2, "the last two");
+        assert_eq!(hear(&[]), 16, "14 and later");
+    }
+
+    #[test]
+    fn a_message_of_another_room_is_astray_and_a_room_is_settled_by_its_own_messages() {
+        let board = board("connections = 4\n[rooms]\ncount = 4");
+        let (rooms, mut books) = (&board.rooms, books(&board));
+        for message in 0..30 {
+            let mine = rooms.room(message) == rooms.of(2, 0);
+            let heard = take(&mut books, &board, reader(2, 0), message);
+            assert_eq!(heard, if mine { Heard::Message } else { Heard::Nothing });
+        }
+        let own = rooms.published(rooms.of(2, 0), 30);
+        assert_eq!((books.tally.delivered, books.tally.stray.count), (own.into(), u64::from(30 - own)));
+        assert_eq!(lost(books, &board, reader(2, 0)), 0);
+    }
+
+    #[test]
+    fn what_somebody_else_published_is_nobodys() {
+        let board = board("connections = 1");
+        let mut books = books(&board);
+        let mut foreign = Vec::new();
+        Stamp { run: !board.run, sequence: 0, due: 0 }.put(100, &mut foreign);
+        for text in [&foreign[..], b"hello", b""] {
+            assert_eq!(books.take(&board, reader(0, 0), text, SECOND), Heard::Nothing);
+        }
+        assert_eq!(take(&mut books, &board, reader(0, 0), 30), Heard::Nothing, "there is no such message");
+        assert_eq!((books.tally.delivered, books.tally.stray.count), (0, 0));
+        assert_eq!(board.phase(), Phase::Measuring);
+    }
 }

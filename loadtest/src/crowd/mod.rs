@@ -27,7 +27,7 @@ use crate::ramp::Ramp;
 use crate::seed;
 use crate::session::{Ending, Next, Session, Stage};
 use crate::tally::{Tally, Times};
-use books::{Books, Heard, Reader};
+use books::{Books, Heard, NOT_YET, Reader};
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
 use socket2::{Domain, Protocol, Socket, Type};
@@ -54,6 +54,9 @@ const MOVES_MAX: u64 = 256;
 const RETRY: Nanos = 1_000_000_000;
 /// How long a turn waits at most: phases change without waking anybody.
 const WAIT_MAX: Duration = Duration::from_millis(20);
+/// How long the end of a stalled client may be looked for, and for how long in vain.
+const LOOK_MAX: Nanos = 2_000_000_000;
+const LOOK_QUIET: Duration = Duration::from_millis(250);
 /// How often the board is told what takes a walk over all clients.
 const SURVEY: Nanos = 250_000_000;
 
@@ -93,6 +96,8 @@ pub struct Outcome {
     pub refused: u64,
     /// Clients that the server ended while they did not read.
     pub ended: u64,
+    /// Clients that dropped and were not back at the end.
+    pub away: u64,
     /// The first client that was ended while messages were counted.
     pub closed: Option<(u32, Ending)>,
 }
@@ -101,7 +106,7 @@ struct Client {
     /// `None` while it has no connection.
     stream: Option<TcpStream>,
     session: Session,
-    /// When it began to connect, or dropped; once it is there, when it joined.
+    /// When it began to connect, or dropped; once it is there, when it joined, or [`NOT_YET`].
     since: Nanos,
     /// Rooms from which no test message has come yet.
     cold: u32,
@@ -176,7 +181,7 @@ impl<'a> Crowd<'a> {
             let phase = self.board.phase();
             self.watch(phase);
             if phase == Phase::Over {
-                return self.look_after_stalled(&mut poll, &mut events);
+                return self.look_after_stalled(&mut events, &mut buffer);
             }
             let wait = match phase {
                 Phase::Connecting => self.open_due(&poll),
@@ -311,7 +316,7 @@ impl<'a> Crowd<'a> {
     fn make_move(&mut self, index: usize, kind: Kind, now: Nanos, poll: &Poll) {
         let number = self.number(index);
         let client = &mut self.clients[index];
-        client.since = now;
+        let since = std::mem::replace(&mut client.since, now);
         match kind {
             Kind::Stall => {
                 client.life = Life::Stalled;
@@ -324,13 +329,12 @@ impl<'a> Crowd<'a> {
                 client.stream = None;
                 client.session = Session::new(&self.board.words);
                 client.life = Life::Returning;
-                self.books.leave(self.board, number, index);
+                self.books.leave(self.board, Reader { index, number, since }, now);
                 self.ready -= 1;
                 self.returning.push(Reverse((now, index)));
             }
             Kind::Join => {
                 client.unheard = true;
-                self.books.open(index);
                 self.join(index);
                 if let Err(ending) = self.send_reply(index) {
                     self.end(index, ending);
@@ -349,26 +353,39 @@ impl<'a> Crowd<'a> {
         }
     }
 
-    /// Learns which clients the server has ended although they did not read.
-    fn look_after_stalled(&mut self, poll: &mut Poll, events: &mut Events) -> io::Result<()> {
+    /// Learns which clients the server has ended although they did not read. The end comes behind what was sent before, so
+    /// that is read away, and counts no more. A poll of their own keeps the other clients out of this.
+    fn look_after_stalled(&mut self, events: &mut Events, buffer: &mut [u8]) -> io::Result<()> {
+        let mut poll = Poll::new()?;
+        let mut stalled = false;
         for (index, client) in self.clients.iter_mut().enumerate().filter(|(_, client)| client.life == Life::Stalled) {
             let stream = client.stream.as_mut().expect("it stalled while it had one");
             poll.registry().register(stream, Token(index), Interest::READABLE)?;
+            stalled = true;
         }
-        loop {
-            poll.poll(events, Some(Duration::ZERO))?;
-            if events.is_empty() {
-                return Ok(());
+        let until = self.board.clock.now() + LOOK_MAX;
+        while stalled && self.board.clock.now() < until {
+            match poll.poll(events, Some(LOOK_QUIET)) {
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                other => other?,
             }
-            for event in events.iter() {
-                let stalled = self.clients[event.token().0].life == Life::Stalled;
-                let ended = event.is_read_closed() || event.is_error();
-                if stalled && ended {
-                    self.clients[event.token().0].life = Life::Closed;
-                    self.outcome.ended += 1;
+            stalled = !events.is_empty();
+            for index in events.iter().map(|event| event.token().0) {
+                while let Some(stream) = &mut self.clients[index].stream {
+                    match stream.read(buffer) {
+                        Ok(1..) if self.board.clock.now() < until => {}
+                        Ok(1..) => break,
+                        Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                        Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                        Ok(0) | Err(_) => {
+                            self.clients[index].stream = None;
+                            self.outcome.ended += 1;
+                        }
+                    }
                 }
             }
         }
+        Ok(())
     }
 
     // ---- reading
@@ -424,9 +441,10 @@ impl<'a> Crowd<'a> {
         let now = self.board.clock.now();
         let number = self.number(index);
         let (board, books) = (self.board, &mut self.books);
-        let Client { session, since, cold, unheard, .. } = &mut self.clients[index];
+        let Client { session, since, cold, unheard, life, .. } = &mut self.clients[index];
         let before = (session.stage(), *cold);
-        let reader = Reader { index, number, since: *since };
+        // A first message may come together with the word that lets the client in again.
+        let reader = Reader { index, number, since: if *life == Life::Returning { now } else { *since } };
         let back = &mut self.outcome.back;
         let mut on_message = |text: &[u8]| match books.take(board, reader, text, now) {
             Heard::Nothing => {}
@@ -457,9 +475,9 @@ impl<'a> Crowd<'a> {
             Life::Returning => self.outcome.back.record(connected),
             _ => self.outcome.handshakes.record(connected),
         }
-        let late = self.motion.filter(|motion| motion.kind == Kind::Join);
-        let joins_late = late.is_some_and(|motion| motion.moves(self.number(index)));
-        if !joins_late {
+        if self.motion.is_some_and(|motion| motion.joins_late(self.number(index))) {
+            self.clients[index].since = NOT_YET;
+        } else {
             self.join(index);
         }
     }
@@ -511,14 +529,14 @@ impl<'a> Crowd<'a> {
         self.outcome.closed.get_or_insert((number, ending));
     }
 
-    /// After the run: what the client did not receive. Nobody asks those that stalled, or are not back.
+    /// After the run: what the client did not receive. Of those that are not back, what they had has been settled.
     fn settle(&mut self, index: usize) {
-        let (number, client) = (self.number(index), &self.clients[index]);
-        let stalls = self.motion.is_some_and(|motion| motion.kind == Kind::Stall && motion.moves(number));
-        if client.life == Life::Returning || stalls && client.life != Life::Present {
-            self.books.leave(self.board, number, index);
-        } else {
-            self.books.settle(self.board, Reader { index, number, since: client.since });
+        let (client, board) = (&self.clients[index], self.board);
+        let reader = Reader { index, number: self.number(index), since: client.since };
+        match client.life {
+            Life::Returning => self.outcome.away += 1,
+            Life::Stalled => self.books.leave(board, reader, client.since),
+            Life::Arriving | Life::Present | Life::Closed => self.books.settle(board, reader),
         }
     }
 
@@ -569,6 +587,80 @@ fn lost(error: io::Error) -> Ending {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    use crate::clock::Clock;
+    use crate::plan::tests::plan_of;
+    use crate::sources::Sources;
+    use crate::speech::Protocol;
+    use crate::stamp::Stamp;
+
+    fn board(scenario: &str) -> Board {
+        let mut plan = plan_of(scenario);
+        plan.speech.protocol = Protocol::Ws;
+        Board::new(plan, ([127, 0, 0, 1], 1).into(), Sources::Own, 1, Clock::start())
+    }
+
+    fn client(board: &Board, life: Life) -> Client {
+        let session = Session::new(&board.words);
+        Client { stream: None, session, since: 0, cold: 1, life, asked: true, unheard: false }
+    }
+
+    /// It dropped at zero. Had it been there since then, it would have to have everything from the beginning.
+    #[test]
+    fn a_message_together_with_the_word_that_lets_a_client_in_again_begins_its_order() {
+        let board = board("rate = 100000\nconnections = 1\n[motion]\nkind = \"drop\"\nshare = 1.0");
+        board.measure(5_000_000_000);
+        let mut crowd = Crowd::new(&board, 0, 0..1);
+        crowd.clients.push(client(&board, Life::Returning));
+        crowd.books.leave(&board, Reader { index: 0, number: 0, since: 0 }, 0);
+        crowd.shaking = 1;
+        std::thread::sleep(Duration::from_millis(2));
+        let mut bytes = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+                          Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n\x81\x64"
+            .to_vec();
+        Stamp { run: board.run, sequence: 100, due: 0 }.put(100, &mut bytes);
+        board.sent.store(101, Relaxed);
+        assert_eq!(crowd.take(0, &bytes).map_err(|ending| ending.to_string()), Ok(Next::Stay));
+        assert_eq!((crowd.clients[0].life, crowd.ready), (Life::Present, 1));
+        crowd.settle(0);
+        assert_eq!((crowd.books.tally.delivered, crowd.books.tally.lost.count), (1, 0));
+    }
+
+    #[test]
+    fn who_is_refused_while_coming_back_tries_again_and_is_away_until_it_is_let_in() {
+        let board = board("connections = 1\n[motion]\nkind = \"drop\"\nshare = 1.0");
+        board.measure(1);
+        let mut crowd = Crowd::new(&board, 0, 0..1);
+        crowd.clients.push(client(&board, Life::Returning));
+        crowd.shaking = 1;
+        crowd.end(0, Ending::Lost("refused".to_owned()));
+        assert_eq!((crowd.shaking, crowd.returning.len(), crowd.outcome.refused, crowd.closed), (0, 1, 1, 0));
+        crowd.settle(0);
+        assert_eq!((crowd.outcome.away, crowd.books.tally.lost.count), (1, 0));
+    }
+
+    #[test]
+    fn a_stalled_client_that_was_closed_before_it_stalled_still_misses_what_it_should_have_had() {
+        let board = board("rate = 1\nconnections = 1\n[motion]\nkind = \"stall\"\nshare = 1.0\nat = \"5s\"");
+        board.measure(1);
+        board.sent.store(10, Relaxed);
+        let mut crowd = Crowd::new(&board, 0, 0..1);
+        crowd.clients.push(client(&board, Life::Present));
+        crowd.ready = 1;
+        crowd.end(0, Ending::Lost("gone".to_owned()));
+        crowd.settle(0);
+        assert_eq!((crowd.ready, crowd.closed, crowd.books.tally.lost.count), (0, 1, 10));
+    }
+
+    #[test]
+    fn a_share_that_is_too_small_moves_nobody() {
+        let board = board("connections = 9\n[motion]\nkind = \"drop\"\nshare = 0.1");
+        board.measure(1);
+        let mut crowd = Crowd::new(&board, 0, 0..9);
+        assert!(crowd.movers.is_empty());
+        crowd.make_moves(&Poll::new().expect("descriptors are left"));
+        assert_eq!((crowd.moves, crowd.outcome.moved), (0, 0));
+    }
 
     #[test]
     fn a_client_is_small() {

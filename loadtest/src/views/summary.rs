@@ -86,6 +86,9 @@ fn write_moved(moved: &Moved, out: &mut String) -> Result {
     if moved.ended > 0 {
         write!(out, "; {} ended by the server", count(moved.ended))?;
     }
+    if moved.away > 0 {
+        write!(out, "; {} not back at the end", count(moved.away))?;
+    }
     writeln!(out)
 }
 
@@ -214,7 +217,7 @@ PASS
             change(&mut record);
             summary(&record)
         };
-        let table: [(Change, &str); 8] = [
+        let table: [(Change, &str); 9] = [
             (|record| record.interrupted = true, "\nINTERRUPTED this is what was seen so far\n"),
             (|record| record.plan.rooms = 50, ", to 50 rooms by POST"),
             (|record| record.plan.rooms = 1, ", to 1 room by POST"),
@@ -224,6 +227,7 @@ PASS
                 "\nINVALID it was busy; ",
             ),
             (|record| record.moved.as_mut().expect("some moved").ended = 3, "42.0 ms (max); 3 ended by the server\n"),
+            (|record| record.moved.as_mut().expect("some moved").away = 4, "42.0 ms (max); 4 not back at the end\n"),
             (
                 |record| {
                     let server = record.server.as_mut().expect("it was watched");
