@@ -3,8 +3,10 @@
 mod complaints;
 mod doctor;
 mod faults;
+mod hall;
 mod polling;
 mod relay;
 mod transports;
 mod views;
 mod watching;
+mod workloads;
