@@ -151,6 +151,33 @@ mod tests {
         assert!(storm.rooms.apart);
     }
 
+    const README: &str = include_str!("../README.md");
+
+    #[test]
+    fn the_example_of_the_readme_is_a_plan_with_every_key() {
+        let (_, rest) = README.split_once("```toml\n").expect("there is an example");
+        let (example, _) = rest.split_once("```").expect("it ends");
+        let plan = crate::plan::tests::plan_of(example);
+        assert_eq!((plan.connections, plan.messages, plan.layout.apart), (10_000, 300, true));
+        let Scenario { connections, ramp, room, rate, size, duration, rooms, bursts, motion } =
+            Scenario::parse(example).expect("it is one");
+        assert!(connections.is_some() && ramp.is_some() && room.is_some() && rate.is_some() && size.is_some());
+        assert!(duration.is_some() && bursts.is_some());
+        let Rooms { count, size, spread, per_client, apart } = rooms;
+        assert_eq!((count, size, spread, per_client, apart), (Some(1000), None, Spread::Zipf, 2, true));
+        let Motion { kind, share, at, over, repeat } = motion.expect("clients move");
+        assert_eq!((kind, share, repeat), (Kind::Drop, 0.5, true));
+        assert_eq!((at, over), (Duration::from_secs(5), Duration::from_secs(10)));
+    }
+
+    #[test]
+    fn the_readme_has_every_workload_and_no_other() {
+        let (_, rest) = README.split_once("| name | what happens |").expect("there is a table");
+        let rows = rest.lines().skip(2).take_while(|line| line.starts_with("| `"));
+        let names: Vec<_> = rows.filter_map(|row| row.split('`').nth(1)).collect();
+        assert_eq!(names, NAMED.map(|(name, _)| name));
+    }
+
     #[test]
     fn quantities_are_texts_or_numbers() {
         let text = "connections = 10\nramp = 500\nrate = \"2/s\"\nsize = \"1k\"\nduration = 3\n[rooms]\ncount = 7";
