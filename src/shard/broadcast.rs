@@ -6,12 +6,12 @@
 
 use super::Shard;
 use super::arena::{Arena, Key};
+use super::lanes::{Lane, Lanes, NARROW_MAX};
 use super::mail::{Count, Event, Mail, Target};
-use super::runs::{EMPTY, Step};
+use super::runs::Step;
 use super::session::{Session, State, Transport};
 use super::sockets::{Socket, SocketState, Unsent};
 use crate::proto::{Id, Prepared};
-use std::collections::VecDeque;
 use std::sync::Arc;
 
 impl Shard {
@@ -41,17 +41,18 @@ impl Shard {
             stamp: self.stamp,
             sockets: &mut self.sockets,
             sessions: &mut self.sessions,
-            dirty: &mut self.dirty,
+            lanes: &mut self.lanes,
+            lane: Lane::Swift,
             step: self.runs.step(packet),
             volatile: target.volatile,
             reached: 0,
             dropped: 0,
         };
         match &target.rooms[..] {
-            [] => walk.deliver(&namespace.connected),
+            [] => walk.deliver_all(&namespace.connected),
             rooms => rooms.iter().for_each(|room| {
                 walk.deliver(own_room(walk.sockets, self.number, slot, room).as_slice());
-                walk.deliver(namespace.members(room));
+                walk.deliver_all(namespace.members(room));
             }),
         }
         let (reached, dropped) = (walk.reached, walk.dropped);
@@ -137,12 +138,10 @@ impl Shard {
         open
     }
 
+    /// The session has something to write, sooner than the receivers of a wide broadcast.
     pub(super) fn mark_dirty(&mut self, key: Key<Session>) {
-        if let Some(session) = self.sessions.get_mut(key)
-            && !session.dirty
-        {
-            session.dirty = true;
-            self.dirty.push_back(key);
+        if let Some(session) = self.sessions.get_mut(key) {
+            self.lanes.add(key, &mut session.queued, Lane::Swift);
         }
     }
 
@@ -231,12 +230,18 @@ fn own_room(sockets: &Arena<Socket>, shard: u16, namespace: u32, room: &str) -> 
     (socket.id == id && socket.namespace == namespace && !socket.left_own_room).then_some(id.slot())
 }
 
+/// Spreads numbers that follow each other evenly over all numbers (Fibonacci hashing).
+fn scatter(number: u64) -> usize {
+    (number.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as usize
+}
+
 /// One walk over the receivers of a broadcast.
 struct Walk<'s> {
     stamp: u64,
     sockets: &'s mut Arena<Socket>,
     sessions: &'s mut Arena<Session>,
-    dirty: &'s mut VecDeque<Key<Session>>,
+    lanes: &'s mut Lanes<Key<Session>>,
+    lane: Lane,
     step: Step<'s>,
     volatile: bool,
     reached: usize,
@@ -244,6 +249,19 @@ struct Walk<'s> {
 }
 
 impl Walk<'_> {
+    /// To the members of a room. A wide room's are written over many turns: each broadcast begins with another one, so
+    /// that the same are not always last.
+    fn deliver_all(&mut self, slots: &[u32]) {
+        if slots.len() <= NARROW_MAX {
+            self.lane = Lane::Swift;
+            return self.deliver(slots);
+        }
+        self.lane = Lane::Wide;
+        let (last, first) = slots.split_at(scatter(self.stamp) % slots.len());
+        self.deliver(first);
+        self.deliver(last);
+    }
+
     fn deliver(&mut self, slots: &[u32]) {
         for &slot in slots {
             let socket = self.sockets.at_mut(slot).expect("a member is alive");
@@ -257,10 +275,7 @@ impl Walk<'_> {
                 self.dropped += 1;
                 continue;
             }
-            if session.outbox.run == EMPTY && !session.dirty {
-                session.dirty = true;
-                self.dirty.push_back(key);
-            }
+            self.lanes.add(key, &mut session.queued, self.lane);
             self.step.extend(&mut session.outbox.run);
             self.reached += 1;
         }

@@ -19,6 +19,7 @@
 //! Limits:     `payload_bytes_max`, `upgrade_timeout`, `connect_timeout`, `ping_timeout` (Settings); `LINGER_MS`, `FAREWELL_MS`.
 
 use super::arena::Key;
+use super::lanes::Queued;
 use super::mail::{Data, Ending, Event, Exchange, Mail, Reply, Request};
 use super::session::{Conn, Handshake, Heartbeat, HeartbeatState, Role, Session, State, Transport};
 use super::wheel::{Millis, TICK_MS};
@@ -116,7 +117,7 @@ impl Shard {
             assembler: Default::default(),
             handshake,
             state: State::Open,
-            dirty: false,
+            queued: Queued::default(),
             joined: false,
         });
         self.counters.opened += 1;

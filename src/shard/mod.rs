@@ -7,7 +7,7 @@
 //! events), `broadcast` and `runs` (an event becomes bytes for many), `write` (bytes leave), `drive` (the order of it all).
 //!
 //! Everything that must wait for the end of the turn is noted: `events` for the application, `answers` for HTTP requests,
-//! `mail` for other shards, `endings` for streams, `dirty` for sessions that have something to write.
+//! `mail` for other shards, `endings` for streams, `lanes` for sessions that have something to write.
 //!
 //! Invariants: see `invariants()`, which the simulator and the tests call at the end of every turn.
 
@@ -15,6 +15,7 @@ pub mod arena;
 mod broadcast;
 pub mod drive;
 mod engine;
+mod lanes;
 pub mod mail;
 pub mod outbox;
 mod rooms;
@@ -31,6 +32,7 @@ mod write;
 use crate::error::CloseReason;
 use crate::settings::Settings;
 use arena::{Arena, Key};
+use lanes::Lanes;
 use mail::{Ending, Event, Exchange, Mail, Reply};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
@@ -63,7 +65,8 @@ pub struct Shard {
     stamp: u64,
     draining: bool,
 
-    dirty: VecDeque<Key<Session>>,
+    /// Sessions that have something to write.
+    lanes: Lanes<Key<Session>>,
     /// Conns whose session is gone and which have something left to write.
     leaving: VecDeque<Key<Conn>>,
     /// Probing conns that are owed the answer to their probe.
@@ -177,7 +180,7 @@ impl Shard {
             expired: Vec::new(),
             stamp: 0,
             draining: false,
-            dirty: VecDeque::new(),
+            lanes: Lanes::default(),
             leaving: VecDeque::new(),
             probed: Vec::new(),
             events: VecDeque::new(),
@@ -298,7 +301,7 @@ impl Shard {
 
     /// Whether another turn would find work although nothing came in.
     pub fn has_work(&self) -> bool {
-        !(self.dirty.is_empty() && self.leaving.is_empty() && self.probed.is_empty() && self.events.is_empty())
+        !(self.lanes.is_empty() && self.leaving.is_empty() && self.probed.is_empty() && self.events.is_empty())
             || !(self.answers.is_empty() && self.mail.is_empty() && self.endings.is_empty())
             || !(self.buried_sessions.is_empty() && self.buried_sockets.is_empty())
     }
@@ -327,7 +330,7 @@ impl Shard {
         let waiting = self.sessions.iter().filter(|(_, session)| session.outbox.run != runs::EMPTY).count();
         assert!(waiting > 0 || self.runs.len() == 0, "a run without a session is freed");
         let Counters { queued, written, discarded, parted, opened, closed, .. } = self.counters;
-        if self.dirty.is_empty() && self.sessions.iter().all(|(_, session)| session.outbox.is_empty()) {
+        if self.lanes.is_empty() && self.sessions.iter().all(|(_, session)| session.outbox.is_empty()) {
             assert_eq!(queued, written + discarded + parted, "every queued packet ends in one of three ways");
         }
         let open = self.sessions.iter().filter(|(_, session)| session.state == State::Open).count();

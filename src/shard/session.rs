@@ -6,6 +6,7 @@
 //! A polling session has no conn: its requests come and go as [`Exchange`](super::mail::Exchange)s.
 
 use super::arena::Key;
+use super::lanes::Queued;
 use super::mail::Exchange;
 use super::outbox::Outbox;
 use super::wheel::Millis;
@@ -28,8 +29,8 @@ pub struct Session {
     pub assembler: socketio::Assembler,
     pub handshake: Arc<Handshake>,
     pub state: State,
-    /// Whether the session waits in the shard's list of those who have something to write.
-    pub dirty: bool,
+    /// Whether the session is *dirty*: in the shard's lanes of those who have something to write.
+    pub queued: Queued,
     /// Whether it ever joined a namespace: the connect timeout is over then.
     pub joined: bool,
 }

@@ -3,6 +3,7 @@
 
 use super::drive::{self, App};
 use super::engine::FAREWELL_MS;
+use super::lanes::NARROW_MAX;
 use super::mail::{Acked, Ending, Event, Exchange, Job, Reply, Request, Sent, Target, Wire};
 use super::session::{Conn, Handshake};
 use super::sockets::{Socket, SocketState, Unsent};
@@ -13,7 +14,7 @@ use crate::proto::websocket::{self, Opcode};
 use crate::proto::{Id, Prepared, socketio};
 use crate::settings::Settings;
 use std::cell::RefCell;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -810,4 +811,70 @@ fn a_post_after_the_end_finds_nobody() {
     server.shard.borrow_mut().disconnect(socket, true);
     server.turn();
     assert_eq!(server.push(sid, "40"), "UnknownSid");
+}
+
+/// More clients than a narrow broadcast reaches.
+fn crowd(server: &mut Server) -> Vec<(Key<Conn>, Key<Socket>)> {
+    let clients: Vec<_> = (0..4 * NARROW_MAX).map(|_| server.joined()).collect();
+    clients.iter().for_each(|(conn, _)| drop(server.heard(*conn)));
+    clients
+}
+
+fn everyone() -> Target {
+    Target { namespace: "/".into(), ..Target::default() }
+}
+
+#[test]
+fn answers_and_small_rooms_overtake_a_wide_broadcast() {
+    let mut server = server();
+    let clients = crowd(&mut server);
+    let (answered, small) = (clients[20], &clients[10..13]);
+    small.iter().for_each(|(_, socket)| server.join(*socket, "small").unwrap());
+    {
+        let mut shard = server.shard.borrow_mut();
+        assert_eq!(shard.fan_out(&everyone(), &event("[\"wide\"]")), clients.len());
+        shard.fan_out(&Target { rooms: vec!["small".into()], ..everyone() }, &event("[\"small\"]"));
+        shard.emit(answered.1, &event("[\"answer\"]"), false).unwrap();
+        shard.write(&mut server.pipes, 8);
+    }
+    for (conn, _) in small.iter().chain([&answered]) {
+        assert_eq!(server.heard(*conn).len(), 2, "the wide one before it, in one write");
+    }
+    let heard = |server: &mut Server| clients.iter().map(|(conn, _)| server.heard(*conn).len()).sum::<usize>();
+    assert_eq!(heard(&mut server), 8 - 4, "the others of the eight writes");
+    while server.shard.borrow().has_work() {
+        server.turn();
+    }
+    assert_eq!(heard(&mut server), clients.len() - 8, "everyone had it, once");
+}
+
+#[test]
+fn a_wide_broadcast_goes_on_while_others_are_served() {
+    let mut server = server();
+    let clients = crowd(&mut server);
+    server.shard.borrow_mut().fan_out(&everyone(), &event("[\"wide\"]"));
+    let mut reached = HashSet::new();
+    for turn in 0..4 * clients.len() / 8 {
+        let mut shard = server.shard.borrow_mut();
+        (0..8).for_each(|nth| shard.emit(clients[(turn + nth) % 12].1, &event("[\"often\"]"), false).unwrap());
+        shard.write(&mut server.pipes, 8);
+        reached.extend(server.pipes.bytes.keys().copied());
+    }
+    assert_eq!(reached.len(), clients.len());
+}
+
+#[test]
+fn the_same_are_not_always_last() {
+    let mut server = server();
+    let clients = crowd(&mut server);
+    let mut last = HashSet::new();
+    for _ in 0..20 {
+        server.shard.borrow_mut().fan_out(&everyone(), &event("[\"wide\"]"));
+        server.shard.borrow_mut().write(&mut server.pipes, clients.len() - 1);
+        let missing = clients.iter().find(|(conn, _)| !server.pipes.bytes.contains_key(conn));
+        last.insert(missing.expect("one is left").0);
+        server.turn();
+        server.pipes.bytes.clear();
+    }
+    assert!(last.len() > 15, "{} different ones", last.len());
 }

@@ -7,6 +7,7 @@
 
 use super::Shard;
 use super::arena::Key;
+use super::lanes::Lane;
 use super::mail::{Ending, Job, Sent, Wire};
 use super::runs::EMPTY;
 use super::session::{Conn, Role, Session, State, Transport};
@@ -25,20 +26,21 @@ impl Shard {
         let mut left = budget;
         let mut batch = Vec::new();
         let mut sent = Vec::new();
-        while left > 0 && !self.dirty.is_empty() {
+        while left > 0 && !self.lanes.is_empty() {
             batch.clear();
             sent.clear();
             while left > 0
                 && batch.len() < BATCH
-                && let Some(key) = self.dirty.pop_front()
+                && let Some((key, lane)) = self.lanes.take()
             {
                 left -= 1;
-                batch.extend(self.prepare(key));
+                batch.extend(self.prepare(key, lane));
             }
             let jobs: Vec<Job<'_>> = batch.iter().map(|&(key, conn)| self.job(key, conn)).collect();
             wire.send(&jobs, &mut sent);
             debug_assert_eq!(jobs.len(), sent.len(), "every job is reported");
             for (&(key, conn), &sent) in batch.iter().zip(&sent) {
+                self.sessions.get_mut(key).expect("prepared in this batch").queued.writing = false;
                 self.on_sent(key, conn, sent);
             }
         }
@@ -46,10 +48,10 @@ impl Shard {
     }
 
     /// Decides what a dirty session needs: the conn to write to, if any.
-    fn prepare(&mut self, key: Key<Session>) -> Option<(Key<Session>, Key<Conn>)> {
+    fn prepare(&mut self, key: Key<Session>, lane: Lane) -> Option<(Key<Session>, Key<Conn>)> {
         let session = self.sessions.get_mut(key)?;
-        session.dirty = false;
-        if session.state != State::Open || session.outbox.is_empty() {
+        session.queued.leave(lane);
+        if session.state != State::Open || session.outbox.is_empty() || session.queued.writing {
             return None;
         }
         match session.transport {
@@ -59,6 +61,7 @@ impl Shard {
                 } else {
                     self.runs.seal(session.outbox.run);
                 }
+                session.queued.writing = true;
                 Some((key, conn))
             }
             Transport::WebSocket { blocked: true, .. } | Transport::Polling { poll: None } => {
@@ -111,7 +114,8 @@ impl Shard {
             self.block(key);
             self.evict_if_behind(key);
         } else if !session.outbox.is_empty() {
-            self.mark_dirty(key);
+            // The next segment of a backlog: the stream takes it, but others may be owed something small.
+            self.lanes.add(key, &mut session.queued, Lane::Wide);
         }
     }
 

@@ -268,7 +268,7 @@ impl World {
         let shard = shard.borrow();
         shard.invariants();
         // Whoever is dirty waits for our own budget, which is not its fault and does not count against it.
-        let behind = |session: &Session| session.state == State::Open && !session.dirty;
+        let behind = |session: &Session| session.state == State::Open && !session.queued.anywhere();
         for (_, session) in shard.sessions.iter().filter(|(_, session)| behind(session)) {
             assert!(session.outbox.backlog_bytes() <= self.settings.outbox_bytes_max, "the limit holds");
         }

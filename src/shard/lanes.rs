@@ -1,0 +1,124 @@
+//! Lanes: the sessions that have something to write, in two queues.
+//!
+//! ```text
+//!     swift   what few wait for: answers, heartbeats, small rooms      ──┐  three of four
+//!     wide    the receivers of a broadcast to more than NARROW_MAX     ──┴▶ write     the others
+//! ```
+//!
+//! A broadcast to a hundred thousand takes many turns to write. Whoever is owed an answer meanwhile does not wait behind
+//! it, and it does not wait for them for ever.
+//!
+//! Invariants: a session is in a lane at most once, and knows it ([`Queued`]).
+
+use std::collections::VecDeque;
+
+/// A broadcast that reaches more sockets of a shard than this is wide: half a turn's writes. In tests fewer, so that the
+/// simulator's hundred clients are a wide room.
+pub const NARROW_MAX: usize = if cfg!(test) { 16 } else { 512 };
+/// Of so many sessions that are taken, one is of the wide lane although the swift one is not empty.
+const WIDE_EVERY: u32 = 4;
+
+/// In which lanes a session is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Queued {
+    swift: bool,
+    wide: bool,
+    /// It has a job in the batch that is being made: met again in the other lane, it has nothing more to say.
+    pub writing: bool,
+}
+
+impl Queued {
+    pub fn anywhere(self) -> bool {
+        self.swift || self.wide
+    }
+
+    /// The session was taken from this lane.
+    pub fn leave(&mut self, lane: Lane) {
+        match lane {
+            Lane::Swift => self.swift = false,
+            Lane::Wide => self.wide = false,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lane {
+    Swift,
+    Wide,
+}
+
+pub struct Lanes<K> {
+    swift: VecDeque<K>,
+    wide: VecDeque<K>,
+    taken: u32,
+}
+
+impl<K> Default for Lanes<K> {
+    fn default() -> Self {
+        Lanes { swift: VecDeque::new(), wide: VecDeque::new(), taken: 0 }
+    }
+}
+
+impl<K> Lanes<K> {
+    /// Lists a session. Whoever is in the swift lane needs no other one; whoever is in the wide lane may be owed
+    /// something sooner, and is in both then.
+    pub fn add(&mut self, key: K, queued: &mut Queued, lane: Lane) {
+        match lane {
+            _ if queued.swift => {}
+            Lane::Wide if queued.wide => {}
+            Lane::Swift => {
+                queued.swift = true;
+                self.swift.push_back(key);
+            }
+            Lane::Wide => {
+                queued.wide = true;
+                self.wide.push_back(key);
+            }
+        }
+    }
+
+    /// The next session, and the lane that it leaves; the caller takes it from its [`Queued`].
+    pub fn take(&mut self) -> Option<(K, Lane)> {
+        self.taken = self.taken.wrapping_add(1);
+        let wide_first = self.taken.is_multiple_of(WIDE_EVERY);
+        let swift = |lanes: &mut Lanes<K>| Some((lanes.swift.pop_front()?, Lane::Swift));
+        let wide = |lanes: &mut Lanes<K>| Some((lanes.wide.pop_front()?, Lane::Wide));
+        if wide_first { wide(self).or_else(|| swift(self)) } else { swift(self).or_else(|| wide(self)) }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.swift.is_empty() && self.wide.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn three_of_four_are_swift_while_both_wait() {
+        let mut lanes = Lanes::default();
+        for number in 0..16 {
+            let lane = if number < 8 { Lane::Wide } else { Lane::Swift };
+            lanes.add(number, &mut Queued::default(), lane);
+        }
+        let taken: Vec<_> = std::iter::from_fn(|| lanes.take()).map(|(_, lane)| lane == Lane::Wide).collect();
+        let wide = |of: &[bool]| of.iter().filter(|wide| **wide).count();
+        assert_eq!((wide(&taken[..8]), wide(&taken)), (2, 8));
+        assert!(lanes.is_empty());
+    }
+
+    #[test]
+    fn once_in_a_lane_and_the_swift_one_is_enough() {
+        let (mut lanes, key, mut queued) = (Lanes::default(), 7, Queued::default());
+        for lane in [Lane::Wide, Lane::Wide, Lane::Swift, Lane::Swift, Lane::Wide] {
+            lanes.add(key, &mut queued, lane);
+        }
+        assert_eq!(lanes.take(), Some((key, Lane::Swift)));
+        queued.leave(Lane::Swift);
+        assert!(queued.anywhere(), "it is still among the wide");
+        assert_eq!(lanes.take(), Some((key, Lane::Wide)));
+        queued.leave(Lane::Wide);
+        assert_eq!((lanes.take(), queued), (None, Queued::default()));
+    }
+}
