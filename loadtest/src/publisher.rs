@@ -133,7 +133,7 @@ impl<'a> Publisher<'a> {
             let now = board.clock.now();
             if board.phase() == Phase::Warming && self.ready() && now >= next {
                 if let Some(&room) = round.next() {
-                    self.put(Stamp::warm_up(board.run, room, now), room)?;
+                    self.put(Stamp::warm_up(board.part.run, room, now), room)?;
                     next = now + WARM_STEP;
                 } else {
                     round = board.rooms.turns().iter();
@@ -157,7 +157,7 @@ impl<'a> Publisher<'a> {
             self.outcome.late.record(now - due);
             board.late.store(now - due, Relaxed);
             board.sent.store(message + 1, Relaxed);
-            self.put(Stamp { run: board.run, sequence: message, due }, board.rooms.room(message))?;
+            self.put(Stamp { run: board.part.run, sequence: message, due }, board.rooms.room(message))?;
             self.turn(0)?;
         }
         Ok(())

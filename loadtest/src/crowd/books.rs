@@ -70,7 +70,7 @@ impl Books {
 
     /// A message has reached a client.
     pub fn take(&mut self, board: &Board, reader: Reader, text: &[u8], now: Nanos) -> Heard {
-        let Some(stamp) = Stamp::read(text).filter(|stamp| stamp.run == board.run) else { return Heard::Nothing };
+        let Some(stamp) = Stamp::read(text).filter(|stamp| stamp.run == board.part.run) else { return Heard::Nothing };
         let range = self.range(reader.index);
         let places = &mut self.places[range];
         if let Some(room) = stamp.warms_up() {
@@ -92,7 +92,7 @@ impl Books {
         if place.order.next().is_none() {
             place.order.begin(sequence.min(first_expected(board, room, reader.since)));
         }
-        let audience = (!board.rooms.moves(reader.number)).then(|| board.rooms.audience(room));
+        let audience = (!board.rooms.moves(reader.number)).then(|| board.audience(room));
         let arrival = Arrival { message, sequence, delay: now.saturating_sub(stamp.due), audience };
         self.tally.arrive(reader.number, &mut place.order, arrival, &board.marks);
         Heard::Message

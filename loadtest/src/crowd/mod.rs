@@ -26,10 +26,12 @@ use crate::motion::{Kind, Motion};
 use crate::ramp::Ramp;
 use crate::seed;
 use crate::session::{Ending, Next, Session, Stage};
+use crate::tables;
 use crate::tally::{Tally, Times};
 use books::{Books, Heard, Reader};
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
+use serde::{Deserialize, Serialize};
 use socket2::{Domain, Protocol, Socket, Type};
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -38,6 +40,7 @@ use std::net::SocketAddr;
 use std::ops::Range;
 use std::sync::Barrier;
 use std::sync::atomic::Ordering::Relaxed;
+use std::thread::{Scope, ScopedJoinHandle};
 use std::time::Duration;
 
 const EVENTS_MAX: usize = 1024;
@@ -81,7 +84,7 @@ pub struct Crowd<'a> {
 }
 
 /// What a crowd knows at the end.
-#[derive(Default)]
+#[derive(Clone, Default, Serialize, Deserialize)]
 pub struct Outcome {
     pub tally: Tally,
     pub health: Health,
@@ -127,6 +130,25 @@ enum Life {
 }
 
 impl<'a> Crowd<'a> {
+    /// Starts the threads of this process's clients. `gathered` is for one more than there are `threads`.
+    pub fn spawn_all<'scope>(
+        scope: &'scope Scope<'scope, 'a>,
+        board: &'a Board,
+        threads: u32,
+        gathered: &'a Barrier,
+    ) -> Vec<ScopedJoinHandle<'scope, Outcome>> {
+        let spawn = |number| {
+            let clients = &board.part.clients;
+            let share = tables::share(clients.len() as u32, threads, number);
+            let numbers = clients.start + share.start..clients.start + share.end;
+            scope.spawn(move || Crowd::new(board, number, numbers).run(gathered))
+        };
+        let crowds = (0..threads).map(spawn).collect();
+        // Nothing is opened before every crowd has its own table: it would be copied into them and never close.
+        gathered.wait();
+        crowds
+    }
+
     pub fn new(board: &'a Board, thread: u32, numbers: Range<u32>) -> Crowd<'a> {
         let per_second = board.plan.ramp * numbers.len() as f64 / f64::from(board.plan.connections);
         let motion = board.plan.motion;

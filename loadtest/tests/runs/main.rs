@@ -8,3 +8,4 @@ mod relay;
 mod transports;
 mod views;
 mod watching;
+mod workers;
