@@ -12,11 +12,14 @@ use crate::schedule::Schedule;
 use crate::session::Words;
 use crate::snapshot::Behind;
 use crate::sources::Sources;
+use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Phase {
     /// Clients connect and join.
     Connecting,
@@ -40,8 +43,27 @@ impl Phase {
     }
 }
 
+/// The part of a run that this process knows of.
+#[derive(Clone, Debug)]
+pub struct Part {
+    /// The numbers of its clients among all.
+    pub clients: Range<u32>,
+    /// Tells our stamps from those of another run.
+    pub run: u32,
+}
+
+impl Part {
+    /// All of a new run.
+    pub fn whole(connections: u32) -> Part {
+        // The process and the time together: two runs on one server at once must differ, nothing else.
+        let time = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        Part { clients: 0..connections, run: std::process::id() ^ time.subsec_nanos().rotate_left(7) }
+    }
+}
+
 pub struct Board {
     pub plan: Plan,
+    pub part: Part,
     pub words: Words,
     pub server: SocketAddr,
     pub sources: Sources,
@@ -49,8 +71,8 @@ pub struct Board {
     pub rooms: Rooms,
     pub schedule: Schedule,
     pub marks: Marks,
-    /// Tells our stamps from those of another run.
-    pub run: u32,
+    /// Of each room, for how many clients of ours a message waits.
+    audience: Vec<u32>,
     /// One for each thread of clients; the last one is the publisher's.
     pub seats: Vec<Seat>,
     /// Messages published so far, and how late the newest was.
@@ -81,6 +103,8 @@ pub struct Seat {
     /// How long the thread ran, all in all, and when that was looked at.
     pub cpu: AtomicU64,
     pub looked: AtomicU64,
+    /// Of another process's first thread: what the memory of the process has grown by, in bytes.
+    pub memory: AtomicU64,
 }
 
 /// The sum of all seats.
@@ -105,22 +129,20 @@ impl Seat {
 }
 
 impl Board {
-    pub fn new(plan: Plan, server: SocketAddr, sources: Sources, threads: u32, clock: Clock) -> Board {
+    pub fn new(plan: Plan, server: SocketAddr, sources: Sources, threads: u32, clock: Clock, part: Part) -> Board {
         let words = Words::new(&plan.target.host(), &plan.target.path, &plan.speech);
         let rooms = Rooms::new(plan.room.as_deref(), &plan.layout, plan.motion, plan.connections, plan.seed);
-        // The process and the time together: two runs on one server at once must differ, nothing else.
-        let time = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-        let run = std::process::id() ^ time.subsec_nanos().rotate_left(7);
         Board {
             words,
             server,
             sources,
             clock,
+            audience: rooms.audience_among(part.clients.clone()),
             rooms,
             schedule: plan.schedule(),
             marks: Marks::new(plan.messages),
             plan,
-            run,
+            part,
             seats: (0..=threads).map(|_| Seat::default()).collect(),
             sent: AtomicU32::new(0),
             late: AtomicU64::new(0),
@@ -143,6 +165,13 @@ impl Board {
     /// Goes on to `phase`; never back.
     pub fn enter(&self, phase: Phase) {
         self.phase.fetch_max(phase as u8, Release);
+    }
+
+    /// Comes to where the run is elsewhere.
+    pub fn follow(&self, phase: Phase, begin: Nanos, sent: u32) {
+        self.begin.store(begin, Relaxed);
+        self.sent.store(sent, Relaxed);
+        self.enter(phase);
     }
 
     /// Starts to measure: the first message is due at `begin`.
@@ -178,6 +207,11 @@ impl Board {
     pub fn early(&self) -> u32 {
         let early = |client: &u32| self.plan.motion.is_none_or(|motion| !motion.joins_late(*client));
         (0..self.plan.connections).filter(early).count() as u32
+    }
+
+    /// For how many clients of ours a message to `room` waits.
+    pub fn audience(&self, room: u32) -> u32 {
+        self.audience[room as usize]
     }
 
     /// How long messages have been published; zero before the first is due.

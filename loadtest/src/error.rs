@@ -1,5 +1,6 @@
 //! Error: why a run cannot begin or go on. Each is one line that says what was wrong and what to do about it.
 
+use crate::remote::Trouble;
 use crate::session::Ending;
 use crate::speech::Speech;
 use crate::units;
@@ -106,6 +107,16 @@ pub enum Error {
         url: String,
         problem: String,
     },
+    /// Another generator of the run, and what is the matter with it.
+    Worker {
+        address: String,
+        trouble: Trouble,
+    },
+    /// An agent has nowhere to wait.
+    Listen {
+        address: SocketAddr,
+        cause: String,
+    },
     /// The record of an earlier run.
     Record {
         path: String,
@@ -206,6 +217,10 @@ impl fmt::Display for Error {
                 write!(out, "no process {pid} is to be seen on this machine; correct --server-pid")
             }
             E::Metrics { url, problem } => write!(out, "no metrics at {url}: {problem}; correct --metrics"),
+            E::Worker { address, trouble } => write!(out, "worker {address}: {trouble}"),
+            E::Listen { address, cause } => {
+                write!(out, "cannot listen on {address}: {cause}; choose another address with --listen")
+            }
             E::Record { path, why } => match why {
                 Unreadable::File(cause) => write!(out, "cannot read {path}: {cause}; name a file that --json wrote"),
                 Unreadable::NotJson(cause) => write!(out, "{path} is not JSON: {cause}; name a file that --json wrote"),
@@ -310,6 +325,14 @@ mod tests {
                 },
                 "only 0 of 10 connections received a test message and no more in 10 s; \
                  the server must relay a message to all of them",
+            ),
+            (
+                Error::Worker { address: "b:7070".into(), trouble: Trouble::Version { theirs: 2, ours: 1 } },
+                "worker b:7070: speaks version 2, known is 1; run the same loadtest on all machines",
+            ),
+            (
+                Error::Worker { address: "b:7070".into(), trouble: Trouble::Silent { seconds: 10 } },
+                "worker b:7070: said nothing for 10 s; see whether it still runs",
             ),
             (
                 Error::SystemDescriptors { client: 9 },

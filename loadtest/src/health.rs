@@ -6,10 +6,13 @@
 //! it starts when a poll returns, ends with the turn, and goes on through the next when the poll was full.
 //!
 //! Slowness of ours only ever makes delays longer. So a limit that holds in an invalid run does hold, and counts are
-//! exact in any; only "the server was slower than that" cannot be said.
+//! exact in any; only "the server was slower than that" cannot be said. Another generator's clock may make them shorter
+//! too, so limits are held against the delays with all that it may be off by; see `limits`.
 
 use crate::clock::Nanos;
+use crate::record::Worker;
 use crate::tally::Times;
+use serde::{Deserialize, Serialize};
 use std::fs;
 
 /// Running and waiting for a core, of the calling thread so far.
@@ -36,16 +39,19 @@ impl Spent {
 }
 
 /// One thread's health while messages were published.
-#[derive(Clone, Default)]
+#[derive(Clone, Default, Serialize, Deserialize)]
 pub struct Health {
     pub lag: Times,
+    #[serde(skip)]
     began: Option<(Nanos, Spent)>,
     /// Shares of the time, 1.0 is all of it.
     pub cpu: f64,
     pub busy: f64,
     /// How long the thread wanted to run and had no core.
     pub waited: Nanos,
+    #[serde(skip)]
     behind_since: Option<Nanos>,
+    #[serde(skip)]
     watching: bool,
 }
 
@@ -118,6 +124,20 @@ pub fn bottleneck(threads: &[&Health], messages: u32, late: &Times, last: &Times
         .then(|| format!("the generator published {} late (p99), beside delays of {} (p50)", nanos(late), nanos(last)))
 }
 
+/// A clock that may be off by more than this share of the median time to the last receiver is not known well enough.
+const CLOCK_SHARE_MAX: f64 = 0.1;
+
+/// Which other generator's clock makes the delays unsure; `None` when all are known well enough.
+pub fn unsure_clock(workers: &[Worker], last: &Times) -> Option<String> {
+    use crate::units::{millis, nanos};
+    let last = last.at(0.5);
+    let worst = workers.iter().max_by(|a, b| a.error_ms().total_cmp(&b.error_ms()))?;
+    (last > 0 && worst.error_ms() > last as f64 / 1e6 * CLOCK_SHARE_MAX).then(|| {
+        let (error, last) = (millis(worst.error_ms()), nanos(last));
+        format!("the clock of worker {} may be off by {error}, beside delays of {last} (p50)", worst.address)
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -158,6 +178,25 @@ mod tests {
             let reason = bottleneck(&[&Health::default(), &health], 1, late, last);
             assert!(reason.is_some_and(|reason| reason.contains(word)), "{word}");
         }
+    }
+
+    #[test]
+    fn a_clock_has_to_be_known_ten_times_better_than_the_delays() {
+        let worker = |address: &str, offset_ms, uncertainty_ms| Worker {
+            address: address.to_owned(),
+            connections: 1,
+            offset_ms,
+            uncertainty_ms,
+        };
+        let delays = times(10 * MILLI);
+        assert_eq!(unsure_clock(&[], &delays), None);
+        assert_eq!(unsure_clock(&[worker("a", -0.5, 0.4)], &delays), None);
+        assert_eq!(unsure_clock(&[worker("a", 9.0, 9.0)], &Times::default()), None, "there are no delays");
+        let reason = unsure_clock(&[worker("a", 0.1, 0.1), worker("b:1", -0.7, 0.5)], &delays).expect("1.2 ms");
+        assert!(
+            reason.starts_with("the clock of worker b:1 may be off by 1.20 ms, beside delays of 10.0 ms"),
+            "{reason}"
+        );
     }
 
     #[test]

@@ -70,6 +70,8 @@ pub struct Figures<'a> {
     pub closed: u64,
     /// A message that did not reach everyone has no last receiver: its delay is endless.
     pub delays: &'a Delays,
+    /// How much too short a delay may be, because clocks of several generators differ. It is added to each.
+    pub unsure: Nanos,
     /// All the deliveries there should be.
     pub expected: u64,
 }
@@ -199,7 +201,7 @@ impl Figure {
             Figure::Delay(Receiver::Delivery, _) => (&figures.delays.delivery, figures.expected),
         };
         let Figure::Delay(_, quantile) = self else { unreachable!("counts have returned above") };
-        quantile.of(times, wanted).map_or(Was::Endless, Was::Delay)
+        quantile.of(times, wanted).map_or(Was::Endless, |delay| Was::Delay(delay + figures.unsure))
     }
 }
 
@@ -231,10 +233,13 @@ mod tests {
     }
 
     fn broken(text: &str, sent: u32) -> Option<Was> {
+        broken_with(text, sent, 0)
+    }
+
+    fn broken_with(text: &str, sent: u32, unsure: Nanos) -> Option<Was> {
         let delays = delays();
-        let delays = Delays { awaited: sent, ..delays };
-        let figures =
-            Figures { lost: 2, doubled: 0, reordered: 0, stray: 0, closed: 0, delays: &delays, expected: 100 };
+        let delays = &Delays { awaited: sent, ..delays };
+        let figures = Figures { lost: 2, doubled: 0, reordered: 0, stray: 0, closed: 0, delays, unsure, expected: 100 };
         parse(text).expect("it is a limit")[0].broken(&figures)
     }
 
@@ -252,6 +257,12 @@ mod tests {
         assert_eq!(broken("last-p50<60s", 150), None, "the better half is known");
         assert_eq!(broken("last-p90<60s", 150), Some(Was::Endless));
         assert_eq!(broken("delivery-p50<60s", 100), Some(Was::Endless), "there was no delivery at all");
+    }
+
+    #[test]
+    fn a_limit_holds_whatever_the_clocks() {
+        assert_eq!(broken_with("last-p50<60ms", 100, 5_000_000), None);
+        assert!(matches!(broken_with("last-p50<52ms", 100, 5_000_000), Some(Was::Delay(54_900_000..=55_100_000))));
     }
 
     #[test]

@@ -8,7 +8,8 @@
 //! It shares no code with the server: a bug in a common codec would hide from both. Threads meet on the `board`, in
 //! numbers only. Whoever wants to understand one run reads `run.rs`, then `crowd.rs`.
 //!
-//! `loadtest doctor` tells beforehand whether this machine allows a run; see `doctor/mod.rs`.
+//! Clients may be on other machines: there `loadtest agent` runs the crowds, here a link stands for them; see
+//! `remote/mod.rs`. `loadtest doctor` tells beforehand whether this machine allows a run; see `doctor/mod.rs`.
 
 #![deny(unsafe_code)]
 
@@ -38,6 +39,7 @@ mod plan;
 mod publisher;
 mod ramp;
 mod record;
+mod remote;
 mod report;
 mod rooms;
 mod run;
@@ -85,6 +87,7 @@ fn obey(command: Command, output: &mut Output) -> Result<u8, Error> {
     match command {
         Command::Measure(options) => measure(*options, output),
         Command::Doctor(options) => Ok(doctor::run(&options, output)),
+        Command::Agent(options) => remote::run_agent(&options, &*interruption()?, output),
         Command::Show(show) => view(&show, output).map(|()| 0),
         Command::Compare(files) => compare(&files, output).map(|()| 0),
     }

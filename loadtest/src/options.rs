@@ -5,12 +5,13 @@
 //!   loadtest --compare A B           two records side by side
 //!   loadtest doctor [URL] [flags]    other commands, with flags of their own
 //!   loadtest show FILE [flags]
+//!   loadtest agent [flags]
 //! ```
 
 use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand};
 use std::ffi::OsString;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -26,6 +27,7 @@ pub enum Command {
     Measure(Box<Options>),
     Doctor(Doctor),
     Show(Show),
+    Agent(Agent),
     /// Two files that `--json` wrote.
     Compare([PathBuf; 2]),
 }
@@ -57,6 +59,7 @@ struct Line {
 enum Other {
     Doctor(Doctor),
     Show(Show),
+    Agent(Agent),
 }
 
 /// The flags of a run.
@@ -169,6 +172,53 @@ pub struct Options {
     /// The same from the server's metrics for Prometheus, http://HOST:PORT/metrics
     #[arg(long, value_name = "URL", value_parser = parse_metrics)]
     pub metrics: Option<Target>,
+
+    /// Let agents have the clients, each as many; see `loadtest agent`
+    #[arg(long, value_name = "HOST:PORT", value_delimiter = ',', value_parser = parse_worker, conflicts_with = "source_ip")]
+    pub workers: Vec<String>,
+
+    /// A file whose first line the agents want to see
+    #[arg(long, value_name = "FILE", requires = "workers")]
+    pub key: Option<PathBuf>,
+
+    /// The flags as they were given, as far as they concern other generators.
+    #[arg(skip)]
+    pub words: Vec<String>,
+}
+
+/// Flags that concern this machine alone, or that are told in another way, and whether a value follows.
+const OURS_ALONE: [(&str, bool); 14] = [
+    ("--scenario", true),
+    ("--rate", true),
+    ("--source-ip", true),
+    ("--limit", true),
+    ("--find-knee", false),
+    ("--json", true),
+    ("--csv", true),
+    ("--html", true),
+    ("--hdr", true),
+    ("--server-pid", true),
+    ("--metrics", true),
+    ("--workers", true),
+    ("--key", true),
+    ("--", false),
+];
+
+/// Waits for coordinators and lends them this machine: clients for their runs, one run at a time
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "It makes load for whoever may connect. Exit code: 0 it was ended; 2 it could not begin.")]
+pub struct Agent {
+    /// Where coordinators connect; port 0 is any free one. Beyond loopback --key is needed
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7070")]
+    pub listen: SocketAddr,
+
+    /// A file whose first line coordinators have to show: 16 letters at least
+    #[arg(long, value_name = "FILE")]
+    pub key: Option<PathBuf>,
+
+    /// Local addresses to connect from, one after the other; loopback servers are reached from many by themselves
+    #[arg(long, value_name = "IP", value_delimiter = ',')]
+    pub source_ip: Vec<IpAddr>,
 }
 
 /// Shows a record of --json again: the summary here, other views as files
@@ -230,15 +280,43 @@ impl Command {
     }
 
     fn parse(words: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> Result<Command, clap::Error> {
-        Line::try_parse_from(words).map(|line| match line {
+        let words: Vec<OsString> = words.into_iter().map(Into::into).collect();
+        Line::try_parse_from(&words).map(|line| match line {
             Line { other: Some(Other::Doctor(doctor)), .. } => Command::Doctor(doctor),
             Line { other: Some(Other::Show(show)), .. } => Command::Show(show),
-            Line { options: Some(options), .. } => Command::Measure(Box::new(options)),
+            Line { other: Some(Other::Agent(agent)), .. } => Command::Agent(agent),
+            Line { options: Some(options), .. } => {
+                let words = for_others(words.iter().skip(1).map(|word| word.to_string_lossy().into_owned()));
+                Command::Measure(Box::new(Options { words, ..options }))
+            }
             Line { compare, .. } => {
                 Command::Compare(compare.try_into().expect("without --compare the URL is asked for, and it takes two"))
             }
         })
     }
+}
+
+impl Options {
+    /// What another generator was told.
+    pub fn from_words(words: &[String]) -> Result<Options, Error> {
+        let name = std::iter::once("loadtest");
+        Options::try_parse_from(name.chain(words.iter().map(String::as_str)))
+            .map_err(|error| Error::Flags(one_line(&error.to_string())))
+    }
+}
+
+/// The flags that every generator of a run has to know.
+fn for_others(words: impl IntoIterator<Item = String>) -> Vec<String> {
+    let (mut kept, mut words) = (Vec::new(), words.into_iter());
+    while let Some(word) = words.next() {
+        let name = word.split_once('=').map_or(word.as_str(), |(name, _)| name);
+        match OURS_ALONE.iter().find(|(ours, _)| *ours == name) {
+            Some((_, true)) if name == word => drop(words.next()),
+            Some(_) => {}
+            None => kept.push(word),
+        }
+    }
+    kept
 }
 
 /// What clap says over several lines, without the usage.
@@ -296,6 +374,12 @@ fn parse_namespace(text: &str) -> Result<String, String> {
 fn parse_metrics(text: &str) -> Result<Target, String> {
     let target = Target::parse(text).ok().filter(|target| text.starts_with("http://") && !target.path.contains('?'));
     target.map(|target| target.or_path("/metrics")).ok_or_else(|| "write http://HOST:PORT/PATH".to_owned())
+}
+
+fn parse_worker(text: &str) -> Result<String, String> {
+    let (host, port) = text.rsplit_once(':').unwrap_or_default();
+    let right = !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port > 0);
+    if right { Ok(text.to_owned()) } else { Err("write an agent's address as HOST:PORT".to_owned()) }
 }
 
 fn parse_limits(text: &str) -> Result<Limits, String> {
@@ -380,6 +464,42 @@ mod tests {
         let options = read(&flags).expect("all are flags");
         assert_eq!((options.protocol, options.publish), (Protocol::Ws, Some(Publish::Message)));
         assert_eq!(options.subscribe.as_deref(), Some("join {room}"));
+    }
+
+    #[test]
+    fn other_generators_are_told_what_concerns_them() {
+        let flags = "http://h --connections 5 --json a --csv=b --workers a:1,b:2 --key k --rate 5 --limit lost=0 \
+                     --find-knee --seed=3 --scenario f --auth {} -c 6";
+        assert_eq!(
+            for_others(flags.split_whitespace().map(str::to_owned)),
+            ["http://h", "--connections", "5", "--seed=3", "--auth", "{}", "-c", "6"]
+        );
+        let options = read(&["http://h", "--seed", "7", "--json", "f", "--workers", "a:1,[::1]:2"]).expect("flags");
+        assert_eq!(options.workers, ["a:1", "[::1]:2"]);
+        let told = Options::from_words(&options.words).expect("they are flags again");
+        assert_eq!((told.seed, told.json, told.workers), (7, None, vec![]));
+        let error = Options::from_words(&["http://h".to_owned(), "--sed".to_owned()]).map(|_| ());
+        let line = "unexpected argument '--sed' found; tip: a similar argument exists: '--seed'; see loadtest --help";
+        assert_eq!(error.map_err(|error| error.to_string()), Err(line.to_owned()));
+    }
+
+    #[test]
+    fn an_agent_listens_on_this_machine_unless_it_is_told() {
+        let agent = |flags: &[&str]| match command(&[&["agent"], flags].concat()) {
+            Ok(Command::Agent(agent)) => agent,
+            other => panic!("{flags:?} is {other:?}"),
+        };
+        assert_eq!(agent(&[]).listen, SocketAddr::from(([127, 0, 0, 1], 7070)));
+        let told = agent(&["--listen", "10.0.0.2:0", "--key", "k", "--source-ip", "10.0.0.2,10.0.0.3"]);
+        assert_eq!((told.listen.port(), told.key, told.source_ip.len()), (0, Some(PathBuf::from("k")), 2));
+        for worker in ["a", ":1", "a:0", "a:x", "a:70000"] {
+            let line =
+                format!("invalid value '{worker}' for '--workers <HOST:PORT>': write an agent's address as HOST:PORT");
+            assert_eq!(read(&["http://h", "--workers", worker]).map(|_| ()), Err(line));
+        }
+        let both = read(&["http://h", "--workers", "a:1", "--source-ip", "10.0.0.2"]).map(|_| ());
+        let line = "the argument '--workers <HOST:PORT>' cannot be used with '--source-ip <IP>'";
+        assert_eq!(both, Err(line.to_owned()));
     }
 
     #[test]

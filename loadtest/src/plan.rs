@@ -4,6 +4,7 @@ use crate::error::Error;
 use crate::limits::Limit;
 use crate::motion::{Kind, Motion};
 use crate::options::Options;
+use crate::remote::{Key, Workers};
 use crate::scenario::{self, Bursts, Scenario};
 use crate::schedule::Schedule;
 use crate::speech::{self, Speech};
@@ -44,26 +45,33 @@ pub struct Plan {
     /// How the server is watched.
     pub watch: Option<Source>,
     pub limits: Vec<Limit>,
+    /// The generators that have the clients; without them they are here.
+    pub workers: Option<Workers>,
 }
 
 impl Plan {
     pub fn new(options: Options) -> Result<Plan, Error> {
-        let (workload, scenario) = match (&options.workload, &options.scenario) {
+        let text = options.scenario.as_deref().map(scenario::Text::read).transpose()?;
+        Plan::with_scenario(options, text)
+    }
+
+    /// The same, where the scenario's file was read elsewhere.
+    pub fn with_scenario(options: Options, text: Option<scenario::Text>) -> Result<Plan, Error> {
+        let (workload, scenario) = match (&options.workload, &text) {
             (Some(name), _) => {
                 let problem = |problem| Error::Option { option: "--workload", problem };
                 (name.clone(), Scenario::named(name).map_err(problem)?)
             }
-            (None, Some(path)) => {
-                let name = path.file_stem().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-                (name, Scenario::read(path)?)
-            }
+            (None, Some(text)) => (text.name(), text.scenario()?),
             (None, None) => ("ticker".to_owned(), Scenario::default()),
         };
-        Self::of(options, workload, scenario)
+        Self::of(options, workload, scenario, text)
     }
 
-    fn of(options: Options, workload: String, scenario: Scenario) -> Result<Plan, Error> {
+    fn of(options: Options, workload: String, scenario: Scenario, text: Option<scenario::Text>) -> Result<Plan, Error> {
         let speech = Speech::new(&options)?;
+        let key = options.key.as_deref().map(Key::read).transpose()?;
+        let workers = Workers { addresses: options.workers, key, words: options.words, scenario: text };
         let plan = Plan {
             target: options.target.speaking(speech.protocol),
             workload,
@@ -82,6 +90,7 @@ impl Plan {
             seed: options.seed,
             watch: options.server_pid.map(Source::Pid).or(options.metrics.map(Source::Metrics)),
             limits: options.limit.map(|limits| limits.0).unwrap_or_default(),
+            workers: Some(workers).filter(|workers| !workers.addresses.is_empty()),
         };
         plan.check_layout()?;
         plan.count_messages()
@@ -99,6 +108,9 @@ impl Plan {
         }
         if !(1..=10_000_000).contains(&self.connections) {
             return problem("connections", "1 to 10,000,000 clients");
+        }
+        if self.workers.as_ref().is_some_and(|workers| workers.addresses.len() > self.connections as usize) {
+            return problem("--workers", "each has one client at least; name fewer, or raise --connections");
         }
         let scenario::Rooms { count, size, per_client, .. } = self.layout;
         if count.is_some() && size.is_some() {
@@ -168,7 +180,7 @@ pub mod tests {
     pub fn plan_of(scenario: &str) -> Plan {
         let options = Options::try_parse_from(["loadtest", "http://127.0.0.1:1"]).expect("a URL is enough");
         let scenario = Scenario::parse(scenario).unwrap_or_else(|error| panic!("{error}"));
-        Plan::of(options, "test".to_owned(), scenario).unwrap_or_else(|error| panic!("{error}"))
+        Plan::of(options, "test".to_owned(), scenario, None).unwrap_or_else(|error| panic!("{error}"))
     }
 
     fn plan(flags: &[&str]) -> Result<Plan, String> {

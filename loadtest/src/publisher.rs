@@ -135,7 +135,7 @@ impl<'a> Publisher<'a> {
             let begun = board.phase() == Phase::Warming && self.ready();
             if begun && now >= next {
                 if let Some(&room) = round.next() {
-                    self.put(Stamp::warm_up(board.run, room, now), room)?;
+                    self.put(Stamp::warm_up(board.part.run, room, now), room)?;
                     // A wait is a millisecond at least, so the steps that it took too long are made up for.
                     next = next.max(now.saturating_sub(WAIT_MAX)) + WARM_STEP;
                 } else {
@@ -160,7 +160,7 @@ impl<'a> Publisher<'a> {
             self.outcome.late.record(now - due);
             board.late.store(now - due, Relaxed);
             board.sent.store(message + 1, Relaxed);
-            self.put(Stamp { run: board.run, sequence: message, due }, board.rooms.room(message))?;
+            self.put(Stamp { run: board.part.run, sequence: message, due }, board.rooms.room(message))?;
             self.turn(0)?;
         }
         Ok(())

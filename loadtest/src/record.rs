@@ -199,7 +199,7 @@ pub struct Generator {
     pub late_ms: Quantiles,
     /// One per thread; the last one publishes.
     pub threads: Vec<Thread>,
-    /// What the process grew by while connecting.
+    /// What the process, and those of the workers, grew by while connecting.
     pub memory_bytes: u64,
     /// The other generators of the run, and how well their clocks are known.
     pub workers: Vec<Worker>,
@@ -217,9 +217,17 @@ pub struct Thread {
 pub struct Worker {
     pub address: String,
     pub connections: u32,
-    /// Its clock minus ours, and how far that may be off.
+    /// Its clock minus ours at the end of the run, after it was set by ours at the beginning, and how far that may be
+    /// off. Of one that went away, the beginning is all that is known.
     pub offset_ms: f64,
     pub uncertainty_ms: f64,
+}
+
+impl Worker {
+    /// How much too long or too short the delays of its clients may be.
+    pub fn error_ms(&self) -> f64 {
+        self.offset_ms.abs() + self.uncertainty_ms
+    }
 }
 
 /// One second of the run.

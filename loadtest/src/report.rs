@@ -44,7 +44,10 @@ impl Report {
         let late = &seen.publisher.late;
         // Where all clients move there is no last receiver, and a delivery is the measure.
         let measure = if delays.awaited > 0 { &delays.last } else { &delays.delivery };
-        let invalid = health::bottleneck(&threads, sent, late, measure);
+        let workers = seen.workers;
+        let invalid = health::bottleneck(&threads, sent, late, measure)
+            .or_else(|| health::unsure_clock(&workers, measure).filter(|_| sent > 0));
+        let unsure = workers.iter().map(record::Worker::error_ms).fold(0.0, f64::max);
         let delivered = tally.delivered;
         // Of clients that stay this is every message of their rooms; of the others, what they had and what they missed.
         let expected = delivered + tally.lost.count;
@@ -96,7 +99,7 @@ impl Report {
                 late_ms: quantiles(late),
                 threads: threads.iter().map(|health| thread(health)).collect(),
                 memory_bytes: notes.memory,
-                workers: Vec::new(),
+                workers,
             },
             seconds: notes.seconds.clone(),
             interrupted: seen.interrupted,
@@ -113,6 +116,7 @@ impl Report {
             stray: tally.stray.count,
             closed,
             delays: &delays,
+            unsure: (unsure * 1e6) as Nanos,
             expected,
         };
         let broken = plan.limits.iter().filter_map(|limit| {

@@ -13,6 +13,7 @@
 use crate::motion::Motion;
 use crate::scenario::{self, Spread};
 use crate::seed;
+use std::ops::Range;
 
 pub struct Rooms {
     /// `None`: there are no rooms, everything goes to everyone.
@@ -112,6 +113,18 @@ impl Rooms {
 
     pub fn moves(&self, client: u32) -> bool {
         self.motion.is_some_and(|motion| motion.moves(client))
+    }
+
+    /// Of each room, how many of the clients in it that stay are among `clients`.
+    pub fn audience_among(&self, clients: Range<u32>) -> Vec<u32> {
+        if clients == (0..self.clients) {
+            return self.audience.clone();
+        }
+        let mut audience = vec![0; self.audience.len()];
+        for client in clients.filter(|client| !self.moves(*client)) {
+            (0..self.layers).for_each(|layer| audience[self.of(client, layer) as usize] += 1);
+        }
+        audience
     }
 
     /// How many rooms each client is in.
@@ -256,6 +269,16 @@ mod tests {
             assert_eq!(rooms.audience(room), if room < 2 { members.len() as u32 } else { 0 });
         }
         assert_eq!(rooms.count(), 4);
+    }
+
+    #[test]
+    fn shares_of_the_clients_make_up_the_audience() {
+        let layout = scenario::Rooms { count: Some(7), per_client: 2, ..Default::default() };
+        let rooms = rooms(layout, Some(DROP), 101);
+        let [few, many] = [0..20, 20..101].map(|clients| rooms.audience_among(clients));
+        let whole = rooms.audience_among(0..101);
+        assert!(few.iter().zip(&many).map(|(few, many)| few + many).eq(whole.iter().copied()));
+        assert_eq!(few.iter().sum::<u32>(), 20, "half of them move, and each is in two rooms");
     }
 
     /// Counts every message by hand, for layouts with empty rooms and without.

@@ -4,25 +4,30 @@
 //!     reach ─▶ connect ─▶ warm up ─▶ measure ─▶ drain ─▶ report
 //! ```
 //!
+//! Clients are here, or elsewhere behind links, which stand for their threads; see `remote`.
+//!
 //! Every wait has a deadline: [`SILENCE`] without progress ends connecting, [`UNHEARD`] the warm-up, [`GRACE`] the
 //! drain. An interruption, or a failure while messages are counted, goes to the drain, so that the report is of what
 //! was seen so far and messages under way are not called lost.
 
-use crate::board::{Board, Counts, Phase, Seat};
+use crate::board::{Board, Counts, Part, Phase, Seat};
 use crate::clock::{Clock, Nanos};
 use crate::crowd::{self, Crowd};
 use crate::error::{self, Error};
 use crate::kernel;
+use crate::marks::Merge;
 use crate::output::Output;
 use crate::plan::Plan;
 use crate::publisher;
-use crate::record::Second;
+use crate::record::{Second, Worker};
+use crate::remote::{Left, Link};
 use crate::report::Report;
 use crate::snapshot::{ServerNow, Snapshot};
 use crate::sources::Sources;
 use crate::tables;
 use crate::tally::Times;
 use crate::watch::{self, Sample, ServerWatch, Spent};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
@@ -33,7 +38,7 @@ const SILENCE: Duration = Duration::from_secs(30);
 /// The warm-up ends when no client heard its first test message for so long.
 const UNHEARD: Duration = Duration::from_secs(10);
 /// The drain ends when nothing arrived for so long; what has not come by then is called lost.
-const GRACE: Duration = Duration::from_secs(5);
+pub const GRACE: Duration = Duration::from_secs(5);
 /// After the last expected delivery: time for one too many to arrive.
 const SETTLE: Duration = Duration::from_millis(250);
 /// Between the warm-up and the first message: time for the last test message to be over.
@@ -41,9 +46,10 @@ const PAUSE: Duration = Duration::from_millis(250);
 const STEP: Duration = Duration::from_millis(5);
 const SECOND: Nanos = 1_000_000_000;
 
-/// What the threads left behind.
+/// What the threads left behind, those of other generators included.
 pub struct Seen {
     pub crowds: Vec<crowd::Outcome>,
+    pub workers: Vec<Worker>,
     pub publisher: publisher::Outcome,
     pub notes: Notes,
     pub interrupted: bool,
@@ -56,7 +62,7 @@ pub struct Notes {
     pub connecting: Nanos,
     /// From the first message to the last delivery.
     pub delivering: Nanos,
-    /// What the process's memory grew by while connecting, in bytes.
+    /// What the memory of the process, and of other generators, grew by while connecting, in bytes.
     pub memory: u64,
     /// Clients that were ready.
     pub ready: u32,
@@ -66,31 +72,52 @@ pub struct Notes {
     pub server_trouble: Option<String>,
 }
 
+/// What clients of this process stand on.
+pub struct Ground {
+    pub server: SocketAddr,
+    pub sources: Sources,
+    pub threads: u32,
+}
+
+impl Ground {
+    /// Room for so many clients. `told` are the addresses that they come from.
+    pub fn prepare(plan: &Plan, clients: u32, told: &[IpAddr]) -> Result<Ground, Error> {
+        let what = "the limit of descriptors is not known";
+        let table_limit =
+            kernel::raise_table_limit().map_err(|error| Error::System { what, cause: error::cause(&error) })?;
+        let cores = thread::available_parallelism().map_or(1, usize::from);
+        let threads = tables::threads(clients, table_limit, cores)?;
+        let server = plan.target.reach()?;
+        Ok(Ground { server, sources: Sources::choose(server, clients, plan.speech.streams_each(), told)?, threads })
+    }
+
+    /// All the clients are elsewhere.
+    fn without_clients(plan: &Plan) -> Result<Ground, Error> {
+        Ok(Ground { server: plan.target.reach()?, sources: Sources::Own, threads: 0 })
+    }
+}
+
 /// Does what the plan says. An error is a run that never came to measure.
 pub fn run(plan: Plan, interrupted: &AtomicBool, output: &mut Output) -> Result<Report, Error> {
-    let cause = |error: std::io::Error| Error::System {
-        what: "the limit of descriptors is not known",
-        cause: error::cause(&error),
+    let (clock, part) = (Clock::start(), Part::whole(plan.connections));
+    let (ground, links) = match &plan.workers {
+        None => (Ground::prepare(&plan, plan.connections, &plan.sources)?, Vec::new()),
+        Some(workers) => (Ground::without_clients(&plan)?, workers.open(&plan, part.run, clock)?),
     };
-    let table_limit = kernel::raise_table_limit().map_err(cause)?;
-    let cores = thread::available_parallelism().map_or(1, usize::from);
-    let threads = tables::threads(plan.connections, table_limit, cores)?;
-    let server = plan.target.reach()?;
-    let sources = Sources::choose(server, plan.connections, plan.speech.streams_each(), &plan.sources)?;
-    let clock = Clock::start();
+    let elsewhere: u32 = links.iter().map(Link::threads).sum();
     let watch = ServerWatch::start(&plan, clock)?;
-    let board = Board::new(plan, server, sources, threads, clock);
-    let gathered = Barrier::new(threads as usize + 1);
+    let board = Board::new(plan, ground.server, ground.sources, ground.threads + elsewhere, clock, part);
+    let gathered = Barrier::new(ground.threads as usize + 1);
+    let merge = Merge::new(&board.marks, &board.rooms, &links.iter().map(Link::clients).collect::<Vec<_>>());
     let seen = thread::scope(|scope| {
-        let crowds: Vec<_> = (0..threads)
-            .map(|number| {
-                let share = tables::share(board.plan.connections, threads, number);
-                let (board, gathered) = (&board, &gathered);
-                scope.spawn(move || Crowd::new(board, number, share).run(gathered))
-            })
-            .collect();
-        // Nothing is opened before every crowd has its own table: it would be copied into them and never close.
-        gathered.wait();
+        let crowds = Crowd::spawn_all(scope, &board, ground.threads, &gathered);
+        let mut seats = &board.seats[..elsewhere as usize];
+        let links = links.into_iter().map(|link| {
+            let (own, rest) = seats.split_at(link.threads() as usize);
+            seats = rest;
+            scope.spawn(|| link.run(&board, own, &merge))
+        });
+        let links: Vec<_> = links.collect();
         let publisher = (board.plan.messages > 0).then(|| scope.spawn(|| publisher::run(&board)));
         let mut control = Control::new(&board, watch, interrupted, output);
         control.connect();
@@ -99,9 +126,22 @@ pub fn run(plan: Plan, interrupted: &AtomicBool, output: &mut Output) -> Result<
         control.drain();
         let notes = control.finish();
         board.enter(Phase::Over);
-        let crowds = crowds.into_iter().map(|crowd| crowd.join().expect("a panic of a crowd is a bug")).collect();
-        let publisher = publisher.map(|thread| thread.join().expect("a panic of the publisher is a bug"));
-        Seen { crowds, publisher: publisher.unwrap_or_default(), notes, interrupted: interrupted.load(Relaxed) }
+        let mut seen = Seen {
+            crowds: crowds.into_iter().map(|crowd| crowd.join().expect("a panic of a crowd is a bug")).collect(),
+            workers: Vec::new(),
+            publisher: publisher::Outcome::default(),
+            notes,
+            interrupted: interrupted.load(Relaxed),
+        };
+        for link in links {
+            let Left { outcomes, worker } = link.join().expect("a panic of a link is a bug");
+            seen.crowds.extend(outcomes);
+            seen.workers.push(worker);
+        }
+        if let Some(thread) = publisher {
+            seen.publisher = thread.join().expect("a panic of the publisher is a bug");
+        }
+        seen
     });
     match board.failure() {
         Some(error) if !board.measured() => Err(error),
@@ -172,7 +212,8 @@ impl<'a> Control<'a> {
             self.board.fail(Error::Silent { ready, connections: all, seconds: SILENCE.as_secs() });
         }
         self.notes.connecting = self.board.clock.now() - began;
-        self.notes.memory = own_memory().saturating_sub(memory);
+        let elsewhere: u64 = self.board.seats.iter().map(|seat| seat.memory.load(Relaxed)).sum();
+        self.notes.memory = own_memory().saturating_sub(memory) + elsewhere;
         self.notes.ready = self.board.counts().ready;
         self.note_server(1);
     }
@@ -373,6 +414,6 @@ impl<'a> Control<'a> {
 }
 
 /// The process's memory in bytes; zero where it is not told.
-fn own_memory() -> u64 {
+pub fn own_memory() -> u64 {
     watch::resident_bytes("self").unwrap_or(0)
 }

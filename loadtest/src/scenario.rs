@@ -9,7 +9,7 @@
 use crate::error::Error;
 use crate::motion::Motion;
 use crate::units;
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, Serialize};
 use std::path::Path;
 use std::time::Duration;
 
@@ -91,6 +91,33 @@ pub struct Bursts {
     pub every: Duration,
 }
 
+/// A scenario's file, as it is read here or told to another generator.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Text {
+    path: String,
+    text: String,
+}
+
+impl Text {
+    pub fn read(path: &Path) -> Result<Text, Error> {
+        let name = path.display().to_string();
+        match std::fs::read_to_string(path) {
+            Ok(text) => Ok(Text { path: name, text }),
+            Err(error) => Err(Error::Scenario { path: name, cause: crate::error::cause(&error) }),
+        }
+    }
+
+    /// The file's name, without where it is and what kind.
+    pub fn name(&self) -> String {
+        Path::new(&self.path).file_stem().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+    }
+
+    pub fn scenario(&self) -> Result<Scenario, Error> {
+        Scenario::parse(&self.text).map_err(|cause| Error::Scenario { path: self.path.clone(), cause })
+    }
+}
+
 impl Scenario {
     pub fn named(name: &str) -> Result<Scenario, String> {
         let known = || NAMED.map(|(name, _)| name).join(", ");
@@ -99,12 +126,6 @@ impl Scenario {
             .find(|(known, _)| *known == name)
             .ok_or_else(|| format!("there is no workload '{name}'; there are {}", known()))?;
         Ok(Self::parse(text).expect("a test reads every named scenario"))
-    }
-
-    pub fn read(path: &Path) -> Result<Scenario, Error> {
-        let problem = |cause: String| Error::Scenario { path: path.display().to_string(), cause };
-        let text = std::fs::read_to_string(path).map_err(|error| problem(crate::error::cause(&error)))?;
-        Self::parse(&text).map_err(problem)
     }
 
     /// An error is one line, with its place.

@@ -9,7 +9,7 @@ use std::ops::Range;
 /// Descriptors that a thread needs beside its connections: standard streams, poll, the report, and some to spare.
 const RESERVE: u64 = 32;
 /// Threads at most: each has a read buffer and a table, and beyond this the limit should be raised instead.
-const THREADS_MAX: u64 = 64;
+pub const THREADS_MAX: u64 = 64;
 /// Connections that are worth a thread of their own, if there is a core for it.
 const CONNECTIONS_PER_THREAD: u64 = 10_000;
 

@@ -5,6 +5,7 @@ use crate::marks::Marks;
 use crate::order::{Order, Seen};
 use crate::rooms::Rooms;
 use hdrhistogram::Histogram;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// The longest delay that is told apart from longer ones, in microseconds: an hour.
 const MICROS_MAX: u64 = 3_600_000_000;
@@ -31,6 +32,11 @@ impl Times {
 
     pub fn add(&mut self, other: &Times) {
         self.0.add(&other.0).expect("all have the same bounds");
+    }
+
+    /// As pairs of microseconds and samples.
+    fn recorded(&self) -> Vec<(u64, u64)> {
+        self.0.iter_recorded().map(|step| (step.value_iterated_to(), step.count_at_value())).collect()
     }
 
     /// The time that `quantile` of the samples did not exceed; zero without samples.
@@ -80,14 +86,31 @@ impl Times {
     }
 }
 
+/// Only the values that were recorded: a histogram is mostly zeros.
+impl Serialize for Times {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.recorded())
+    }
+}
+
+impl<'de> Deserialize<'de> for Times {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Times, D::Error> {
+        let mut times = Times::default();
+        for (micros, samples) in Vec::<(u64, u64)>::deserialize(deserializer)? {
+            times.0.saturating_record_n(micros, samples);
+        }
+        Ok(times)
+    }
+}
+
 /// One client and one message, of which something is told; the first of its kind that the thread saw.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Example {
     pub client: u32,
     pub message: u32,
 }
 
-#[derive(Clone, Default)]
+#[derive(Clone, Default, Serialize, Deserialize)]
 pub struct Fault {
     pub count: u64,
     pub example: Option<Example>,
@@ -115,7 +138,7 @@ pub struct Arrival {
     pub audience: Option<u32>,
 }
 
-#[derive(Clone, Default)]
+#[derive(Clone, Default, Serialize, Deserialize)]
 pub struct Tally {
     /// First arrivals: each client and message once.
     pub delivered: u64,

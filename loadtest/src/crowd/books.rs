@@ -75,7 +75,7 @@ impl Books {
 
     /// A message has reached a client.
     pub fn take(&mut self, board: &Board, reader: Reader, text: &[u8], now: Nanos) -> Heard {
-        let Some(stamp) = Stamp::read(text).filter(|stamp| stamp.run == board.run) else { return Heard::Nothing };
+        let Some(stamp) = Stamp::read(text).filter(|stamp| stamp.run == board.part.run) else { return Heard::Nothing };
         let range = self.range(reader.index);
         let places = &mut self.places[range];
         let joined = reader.since != NOT_YET;
@@ -98,7 +98,7 @@ impl Books {
         if place.order.next().is_none() {
             place.order.begin(sequence.min(first_expected(board, room, reader.since)));
         }
-        let audience = (!board.rooms.moves(reader.number)).then(|| board.rooms.audience(room));
+        let audience = (!board.rooms.moves(reader.number)).then(|| board.audience(room));
         let arrival = Arrival { message, sequence, delay: now.saturating_sub(stamp.due), audience };
         self.tally.arrive(reader.number, &mut place.order, arrival, &board.marks);
         Heard::Message
@@ -163,7 +163,7 @@ fn due_before(board: &Board, room: u32, time: Nanos) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::board::Phase;
+    use crate::board::{Part, Phase};
     use crate::clock::Clock;
     use crate::plan::tests::plan_of;
     use crate::sources::Sources;
@@ -175,7 +175,8 @@ mod tests {
     /// A run of 30 messages, one per second, all of them published.
     fn board(scenario: &str) -> Board {
         let plan = plan_of(&format!("room = \"r\"\nrate = 1\nduration = 30\n{scenario}"));
-        let board = Board::new(plan, ([127, 0, 0, 1], 1).into(), Sources::Own, 1, Clock::start());
+        let part = Part::whole(plan.connections);
+        let board = Board::new(plan, ([127, 0, 0, 1], 1).into(), Sources::Own, 1, Clock::start(), part);
         board.measure(BEGIN);
         board.sent.store(30, Relaxed);
         board
@@ -193,7 +194,7 @@ mod tests {
     fn take(books: &mut Books, board: &Board, reader: Reader, message: u32) -> Heard {
         let due = BEGIN + board.schedule.time(message.into());
         let mut text = Vec::new();
-        Stamp { run: board.run, sequence: message, due }.put(100, &mut text);
+        Stamp { run: board.part.run, sequence: message, due }.put(100, &mut text);
         books.take(board, reader, &text, due)
     }
 
@@ -309,7 +310,7 @@ mod tests {
         let board = board("connections = 1");
         let mut books = books(&board);
         let mut foreign = Vec::new();
-        Stamp { run: !board.run, sequence: 0, due: 0 }.put(100, &mut foreign);
+        Stamp { run: !board.part.run, sequence: 0, due: 0 }.put(100, &mut foreign);
         for text in [&foreign[..], b"hello", b""] {
             assert_eq!(books.take(&board, reader(0, 0), text, SECOND), Heard::Nothing);
         }

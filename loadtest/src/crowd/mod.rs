@@ -26,10 +26,12 @@ use crate::motion::{Kind, Motion};
 use crate::ramp::Ramp;
 use crate::seed;
 use crate::session::{Ending, Next, Session, Stage};
+use crate::tables;
 use crate::tally::{Tally, Times};
 use books::{Books, Heard, NOT_YET, Reader};
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
+use serde::{Deserialize, Serialize};
 use socket2::{Domain, Protocol, Socket, Type};
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -38,6 +40,7 @@ use std::net::SocketAddr;
 use std::ops::Range;
 use std::sync::Barrier;
 use std::sync::atomic::Ordering::Relaxed;
+use std::thread::{Scope, ScopedJoinHandle};
 use std::time::Duration;
 
 const EVENTS_MAX: usize = 1024;
@@ -84,7 +87,7 @@ pub struct Crowd<'a> {
 }
 
 /// What a crowd knows at the end.
-#[derive(Default)]
+#[derive(Clone, Default, Serialize, Deserialize)]
 pub struct Outcome {
     pub tally: Tally,
     pub health: Health,
@@ -132,6 +135,25 @@ enum Life {
 }
 
 impl<'a> Crowd<'a> {
+    /// Starts the threads of this process's clients. `gathered` is for one more than there are `threads`.
+    pub fn spawn_all<'scope>(
+        scope: &'scope Scope<'scope, 'a>,
+        board: &'a Board,
+        threads: u32,
+        gathered: &'a Barrier,
+    ) -> Vec<ScopedJoinHandle<'scope, Outcome>> {
+        let spawn = |number| {
+            let clients = &board.part.clients;
+            let share = tables::share(clients.len() as u32, threads, number);
+            let numbers = clients.start + share.start..clients.start + share.end;
+            scope.spawn(move || Crowd::new(board, number, numbers).run(gathered))
+        };
+        let crowds = (0..threads).map(spawn).collect();
+        // Nothing is opened before every crowd has its own table: it would be copied into them and never close.
+        gathered.wait();
+        crowds
+    }
+
     pub fn new(board: &'a Board, thread: u32, numbers: Range<u32>) -> Crowd<'a> {
         let per_second = board.plan.ramp * numbers.len() as f64 / f64::from(board.plan.connections);
         let motion = board.plan.motion;
@@ -587,6 +609,7 @@ fn lost(error: io::Error) -> Ending {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::board::Part;
 
     use crate::clock::Clock;
     use crate::plan::tests::plan_of;
@@ -597,7 +620,8 @@ mod tests {
     fn board(scenario: &str) -> Board {
         let mut plan = plan_of(scenario);
         plan.speech.protocol = Protocol::Ws;
-        Board::new(plan, ([127, 0, 0, 1], 1).into(), Sources::Own, 1, Clock::start())
+        let part = Part::whole(plan.connections);
+        Board::new(plan, ([127, 0, 0, 1], 1).into(), Sources::Own, 1, Clock::start(), part)
     }
 
     fn client(board: &Board, life: Life) -> Client {
@@ -618,7 +642,7 @@ mod tests {
         let mut bytes = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
                           Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n\x81\x64"
             .to_vec();
-        Stamp { run: board.run, sequence: 100, due: 0 }.put(100, &mut bytes);
+        Stamp { run: board.part.run, sequence: 100, due: 0 }.put(100, &mut bytes);
         board.sent.store(101, Relaxed);
         assert_eq!(crowd.take(0, &bytes).map_err(|ending| ending.to_string()), Ok(Next::Stay));
         assert_eq!((crowd.clients[0].life, crowd.ready), (Life::Present, 1));

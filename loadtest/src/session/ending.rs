@@ -2,6 +2,7 @@
 
 use crate::frame;
 use crate::http;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::fmt;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,6 +32,8 @@ pub enum Ending {
     Closed(Option<u16>),
     /// The stream ended, or failed as told.
     Lost(String),
+    /// Seen by another generator, in its words.
+    Elsewhere(String),
 }
 
 impl Ending {
@@ -47,6 +50,18 @@ impl From<http::Error> for Ending {
             http::Error::NotHttp => Ending::NotHttp,
             http::Error::TooLong => Ending::AnswerTooLong,
         }
+    }
+}
+
+impl Serialize for Ending {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Ending {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Ending, D::Error> {
+        String::deserialize(deserializer).map(Ending::Elsewhere)
     }
 }
 
@@ -72,7 +87,7 @@ impl fmt::Display for Ending {
             Ending::EngineClosed => out.write_str("the server closed the Engine.IO session"),
             Ending::Closed(Some(code)) => write!(out, "the server closed with code {code}"),
             Ending::Closed(None) => out.write_str("the server closed without a code"),
-            Ending::Lost(cause) => out.write_str(cause),
+            Ending::Lost(cause) | Ending::Elsewhere(cause) => out.write_str(cause),
         }
     }
 }

@@ -24,10 +24,11 @@ fn write_text(record: &Record, out: &mut String) -> Result {
     }
     if !record.valid {
         let reason = plain(record.invalid.as_deref().unwrap_or("the generator was too slow"));
-        writeln!(
-            out,
-            "INVALID {reason}; the counts are exact, the delays are too long; give it cores of its own (taskset -c) or less load"
-        )?;
+        let advice = match record.generator.workers[..] {
+            [] => "the delays are too long; give it cores of its own (taskset -c) or less load",
+            _ => "the delays are not; give all generators cores of their own, a shorter way to here, or less load",
+        };
+        writeln!(out, "INVALID {reason}; the counts are exact, {advice}")?;
     }
     record.failures.iter().try_for_each(|failure| writeln!(out, "FAIL {}", plain(failure)))?;
     match record.exit_code {
@@ -217,14 +218,21 @@ PASS
             change(&mut record);
             summary(&record)
         };
-        let table: [(Change, &str); 9] = [
+        let table: [(Change, &str); 10] = [
             (|record| record.interrupted = true, "\nINTERRUPTED this is what was seen so far\n"),
             (|record| record.plan.rooms = 50, ", to 50 rooms by POST"),
             (|record| record.plan.rooms = 1, ", to 1 room by POST"),
             (|record| record.plan.rate_per_s = 0.0, " clients, nothing published, for 3s\n"),
             (
                 |record| (record.valid, record.invalid) = (false, Some("it was busy".to_owned())),
-                "\nINVALID it was busy; ",
+                "\nINVALID it was busy; the counts are exact, the delays are not; give all generators cores",
+            ),
+            (
+                |record| {
+                    (record.valid, record.invalid) = (false, Some("it was busy".to_owned()));
+                    record.generator.workers.clear();
+                },
+                "\nINVALID it was busy; the counts are exact, the delays are too long; give it cores",
             ),
             (|record| record.moved.as_mut().expect("some moved").ended = 3, "42.0 ms (max); 3 ended by the server\n"),
             (|record| record.moved.as_mut().expect("some moved").away = 4, "42.0 ms (max); 4 not back at the end\n"),

@@ -9,4 +9,5 @@ mod relay;
 mod transports;
 mod views;
 mod watching;
+mod workers;
 mod workloads;
