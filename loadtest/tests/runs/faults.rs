@@ -110,3 +110,12 @@ fn publishing_over_http_reaches_everyone_in_order() {
     assert_eq!(output.status.code(), Some(0), "{text}{}", String::from_utf8_lossy(&output.stderr));
     assert!(text.contains("delivered   5,000 of 5,000"), "{text}");
 }
+
+#[test]
+fn a_server_that_closes_the_publishers_stream_is_published_to_over_another() {
+    let flags = "--connections 10 --rate 5/s --duration 1s --room ticker --header X-Token:t";
+    let output = loadtest(relay(Fault::ApiOnce, 1), &flags.split(' ').collect::<Vec<_>>());
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(0), "{text}{}", String::from_utf8_lossy(&output.stderr));
+    assert!(text.contains("delivered   50 of 50"), "{text}");
+}

@@ -22,6 +22,8 @@ pub enum Fault {
     /// Publishes over HTTP too, to the namespace `/` and the room `ticker`, and answers nothing but that; for those
     /// who have the token.
     Api,
+    /// The same, and closes the stream after each answer.
+    ApiOnce,
     /// No fault, and no Socket.IO: who says `join:ticker` gets every other message. Publishes over HTTP too.
     Plain,
 }
@@ -85,7 +87,7 @@ impl Listener {
                 vec![]
             }
             Fault::Hangup => return drop(self.stream.shutdown(Shutdown::Both)),
-            Fault::None | Fault::Refuse | Fault::Mute | Fault::Api | Fault::Plain => vec![frame],
+            Fault::None | Fault::Refuse | Fault::Mute | Fault::Api | Fault::ApiOnce | Fault::Plain => vec![frame],
         };
         // A client that went away is no matter of the relay's.
         drop(self.stream.write_all(&frames.into_iter().chain(held).flatten().collect::<Vec<u8>>()));
@@ -99,7 +101,7 @@ fn serve(mut stream: TcpStream, relay: &Mutex<Relay>) -> Option<()> {
         head.extend_from_slice(&read::<1>(&mut stream)?);
     }
     let fault = relay.lock().ok()?.fault;
-    if head.starts_with(b"POST") && matches!(fault, Fault::Api | Fault::Plain) {
+    if head.starts_with(b"POST") && matches!(fault, Fault::Api | Fault::ApiOnce | Fault::Plain) {
         return publish_api(stream, head, peer, relay);
     }
     if head.starts_with(b"POST") {
@@ -158,6 +160,9 @@ fn publish_api(mut stream: TcpStream, mut head: Vec<u8>, peer: SocketAddr, relay
         let answer = format!("{{\"sockets\":{}}}", relay.clients.len());
         let chunk = format!("{:x}\r\n{answer}\r\n0\r\n\r\n", answer.len());
         write!(stream, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{chunk}").ok()?;
+        if relay.fault == Fault::ApiOnce {
+            return stream.shutdown(Shutdown::Both).ok();
+        }
     }
 }
 
