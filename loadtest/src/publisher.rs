@@ -59,8 +59,8 @@ enum Way {
         /// Bytes that are no whole answer yet.
         answers: Vec<u8>,
         unanswered: u32,
-        /// When the last request was put.
-        used: Nanos,
+        /// When the last request was put; `None` when the server has closed the stream.
+        used: Option<Nanos>,
     },
 }
 
@@ -104,7 +104,7 @@ impl<'a> Publisher<'a> {
                     "POST /api/publish HTTP/1.1\r\nHost: {host}\r\n{}Content-Type: application/json\r\nContent-Length: ",
                     speech.headers
                 );
-                Way::Http { head, answers: Vec::new(), unanswered: 0, used: board.clock.now() }
+                Way::Http { head, answers: Vec::new(), unanswered: 0, used: Some(board.clock.now()) }
             }
         };
         let seat = board.seats.last().expect("the last one is the publisher's");
@@ -208,7 +208,7 @@ impl<'a> Publisher<'a> {
         match &mut self.way {
             Way::Client { session, words } => session.put(words, data, room.as_deref(), out),
             Way::Http { head, unanswered, used, .. } => {
-                (*unanswered, *used) = (*unanswered + 1, self.board.clock.now());
+                (*unanswered, *used) = (*unanswered + 1, Some(self.board.clock.now()));
                 let rooms: Vec<_> = room.into_iter().collect();
                 let namespace = &plan.speech.namespace;
                 let body =
@@ -222,7 +222,7 @@ impl<'a> Publisher<'a> {
     /// Whether the stream has been of no use for so long that the server may have closed it.
     fn rests(&self) -> bool {
         let Way::Http { unanswered: 0, used, .. } = self.way else { return false };
-        self.board.clock.now() > used + REST_MAX
+        used.is_none_or(|used| self.board.clock.now() > used + REST_MAX)
     }
 
     fn turn(&mut self, wait: Nanos) -> Result<(), Trouble> {
@@ -250,7 +250,7 @@ impl<'a> Publisher<'a> {
         });
         match (&mut self.way, turned) {
             // The server closes a stream that owes nothing: a fresh one will do as well.
-            (Way::Http { unanswered: 0, used, .. }, Err(_)) => *used = 0,
+            (Way::Http { unanswered: 0, used, .. }, Err(_)) => *used = None,
             (_, turned) => turned?,
         }
         Ok(())
