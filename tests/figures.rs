@@ -20,8 +20,11 @@ use std::path::{Path, PathBuf};
 const UPDATE: &str = "FANFARE_UPDATE_README=1 cargo test --test figures";
 
 const RELAY: &str = "2026-11-22-relay.json";
+const LARGE: &str = "2026-11-22-100k.json";
 
-const TABLES: &[Table] = &[Table {
+const TABLES: &[Table] = &[RELAY_TABLE, LARGE_TABLE];
+
+const RELAY_TABLE: Table = Table {
     name: "relay",
     head: &["10,000 connections", "fanfare", "Bun pub/sub, plain WebSocket", "Socket.IO 4.8 on Node 20"],
     rows: &[
@@ -68,7 +71,48 @@ const TABLES: &[Table] = &[Table {
         unit: MICROSECONDS_OF_NANOSECONDS,
         after: " a delivery: what is left to win is the kernel's.",
     }),
-}];
+};
+
+/// As many clients as each server holds in one process.
+const LARGE_TABLE: Table = Table {
+    name: "large",
+    head: &["all in one process, a hard limit of 20,000 descriptors", "fanfare", "Socket.IO 4.8 on Node 20"],
+    rows: &[
+        Row {
+            what: "clients",
+            unit: COUNT,
+            fanfare: Figure(LARGE, "/runs/0/record/connecting/connected"),
+            peers: &[Peer::Alone(Figure(LARGE, "/runs/1/record/connecting/connected"), "(all that one holds)")],
+        },
+        Row {
+            what: "deliveries of 60 messages, one a second",
+            unit: COUNT,
+            fanfare: Figure(LARGE, "/runs/0/record/counts/delivered"),
+            peers: &[Peer::Alone(Figure(LARGE, "/runs/1/record/counts/delivered"), "")],
+        },
+        Row {
+            what: "lost",
+            unit: COUNT,
+            fanfare: Figure(LARGE, "/runs/0/record/faults/lost/count"),
+            peers: &[Peer::Alone(Figure(LARGE, "/runs/1/record/faults/lost/count"), "")],
+        },
+        Row {
+            what: "CPU per delivery",
+            unit: Unit { name: "µs", divisor: 1.0, decimals_min: 1 },
+            fanfare: Figure(LARGE, "/runs/0/record/server/cpu_per_delivery_us"),
+            peers: &[Peer::Compared(Figure(LARGE, "/runs/1/record/server/cpu_per_delivery_us"))],
+        },
+        Row {
+            what: "memory per client",
+            unit: Unit { name: "KB", divisor: 1024.0, decimals_min: 0 },
+            fanfare: Figure(LARGE, "/runs/0/per_client_bytes"),
+            peers: &[Peer::Compared(Figure(LARGE, "/runs/1/per_client_bytes"))],
+        },
+    ],
+    closing: None,
+};
+
+const COUNT: Unit = Unit { name: "", divisor: 1.0, decimals_min: 0 };
 
 const MICROSECONDS_OF_NANOSECONDS: Unit = Unit { name: "µs", divisor: 1000.0, decimals_min: 1 };
 
@@ -197,7 +241,8 @@ impl Table {
                     }
                 };
                 let (Peer::Compared(figure) | Peer::Alone(figure, _)) = peer;
-                write!(text, " {} {beside} |", row.unit.of(results.number(figure))).expect("a string takes all");
+                let cell = format!("{} {beside}", row.unit.of(results.number(figure)));
+                write!(text, " {} |", cell.trim_end()).expect("a string takes all");
             }
             text.push('\n');
         }
