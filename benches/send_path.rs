@@ -1,11 +1,10 @@
 //! Send path: which way to the kernel is worth having?
 //!
-//! The question: a broadcast ends with one small send for each of many streams. Ours is a loop of `send(2)`, one system
-//! call a stream (`SendLoop` in src/worker/streams.rs). What would one system call for hundreds of streams gain, and
-//! what does a runtime gain that makes a future of each send?
+//! The question: a broadcast ends with one small send for each of many streams. What does one system call for hundreds of
+//! streams gain over one for each, and what does a runtime gain that makes a future of each send?
 //!
-//! - `send loop`: the server's own sender, over streams that its poller watches.
-//! - `io_uring`: a batch of `SEND` with `MSG_DONTWAIT`, up to 1,024 entries a system call, nothing waits in the ring.
+//! - `send loop`: the server's sender that is always there (`SendLoop` in src/worker/streams.rs).
+//! - `io_uring`: the server's other one (src/worker/uring.rs). Both over streams that its poller watches.
 //! - `tokio-uring`: a future for each send; all are submitted before the first is awaited, which is its best case.
 //!
 //! ```text
@@ -27,6 +26,7 @@ mod support;
 
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, BenchmarkId, Criterion, SamplingMode, Throughput, criterion_group, criterion_main};
+use fanfare::SendPath;
 use fanfare::bench::Streams;
 use mio::{Events, Interest, Poll, Token};
 use std::io::{self, ErrorKind, Read as _};
@@ -57,9 +57,8 @@ fn send_path(c: &mut Criterion) {
     for streams in STREAMS {
         let mut group = c.benchmark_group("150 bytes to each stream");
         group.throughput(Throughput::Elements(streams as u64)).sampling_mode(SamplingMode::Flat);
-        measure(&mut group, "send loop", streams, Streams::new);
-        #[cfg(target_os = "linux")]
-        measure(&mut group, "io_uring", streams, linux::Ring::new);
+        measure(&mut group, "send loop", streams, |ends| Streams::new(ends, SendPath::Send));
+        measure(&mut group, "io_uring", streams, |ends| Streams::new(ends, SendPath::Uring));
         #[cfg(target_os = "linux")]
         measure(&mut group, "tokio-uring", streams, linux::Futures::new);
         group.finish();
@@ -170,52 +169,11 @@ impl Receivers {
 #[cfg(target_os = "linux")]
 mod linux {
     use super::Sender;
-    use io_uring::types::Fd;
-    use io_uring::{IoUring, opcode};
     use std::io;
     use std::net::TcpStream;
-    use std::os::fd::AsRawFd as _;
 
     /// Sends in one system call.
-    const ENTRIES: usize = 1024;
-
-    /// One system call for a batch of sends.
-    pub struct Ring {
-        ring: IoUring,
-        streams: Vec<TcpStream>,
-    }
-
-    impl Ring {
-        pub fn new(streams: Vec<TcpStream>) -> io::Result<Ring> {
-            let mut builder = IoUring::builder();
-            builder.setup_single_issuer().setup_defer_taskrun().setup_submit_all();
-            Ok(Ring { ring: builder.build(ENTRIES as u32)?, streams })
-        }
-    }
-
-    impl Sender for Ring {
-        fn send(&mut self, frame: &'static [u8]) -> usize {
-            self.streams.chunks(ENTRIES).map(|streams| send_batch(&mut self.ring, streams, frame)).sum()
-        }
-    }
-
-    fn send_batch(ring: &mut IoUring, streams: &[TcpStream], frame: &'static [u8]) -> usize {
-        let mut queue = ring.submission();
-        for stream in streams {
-            let send = opcode::Send::new(Fd(stream.as_raw_fd()), frame.as_ptr(), frame.len() as u32)
-                .flags(libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL)
-                .build();
-            // SAFETY: the frame is never freed, and the streams stay open: they are borrowed until this function
-            // returns, and by then every send of the batch has completed, as is asserted below.
-            unsafe { queue.push(&send) }.expect("a batch fits into the ring");
-        }
-        drop(queue);
-        ring.submit_and_wait(streams.len()).expect("the ring takes what fits into it");
-        let mut completed = 0;
-        let taken = ring.completion().inspect(|_| completed += 1).map(|sent| sent.result().max(0) as usize).sum();
-        assert_eq!(completed, streams.len(), "with MSG_DONTWAIT no send stays in the ring");
-        taken
-    }
+    const ENTRIES: u32 = 1024;
 
     /// A future for each send.
     pub struct Futures {
@@ -225,7 +183,7 @@ mod linux {
 
     impl Futures {
         pub fn new(streams: Vec<TcpStream>) -> io::Result<Futures> {
-            let runtime = tokio_uring::Runtime::new(tokio_uring::builder().entries(ENTRIES as u32))?;
+            let runtime = tokio_uring::Runtime::new(tokio_uring::builder().entries(ENTRIES))?;
             let streams = streams.into_iter().map(tokio_uring::net::TcpStream::from_std).collect();
             Ok(Futures { streams, runtime })
         }

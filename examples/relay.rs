@@ -5,7 +5,7 @@
 //!     cargo run --release --example relay -- --port 3000 --workers 1
 
 use clap::{Parser, ValueEnum};
-use fanfare::{FdTables, Io, Settings, Socket};
+use fanfare::{FdTables, Io, SendPath, Settings, Socket};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -21,12 +21,22 @@ struct Arguments {
     /// Whether workers share one table of file descriptors; see `Settings::fd_tables`.
     #[arg(long, value_enum, default_value = "shared")]
     fd_tables: Tables,
+    /// How bytes go to the kernel; see `Settings::io`.
+    #[arg(long, value_enum, default_value = "auto")]
+    io: Sender,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
 enum Tables {
     Shared,
     PerWorker,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Sender {
+    Auto,
+    Send,
+    Uring,
 }
 
 #[allow(clippy::print_stdout)]
@@ -37,6 +47,11 @@ fn main() -> Result<(), fanfare::StartError> {
         fd_tables: match arguments.fd_tables {
             Tables::Shared => FdTables::Shared,
             Tables::PerWorker => FdTables::PerWorker,
+        },
+        io: match arguments.io {
+            Sender::Auto => SendPath::Auto,
+            Sender::Send => SendPath::Send,
+            Sender::Uring => SendPath::Uring,
         },
         payload_bytes_max: 100 << 20,
         outbox_bytes_max: 256 << 20,

@@ -12,13 +12,14 @@ pub use crate::worker::mailbox::{Mailbox, Post, collect};
 
 use crate::proto::Prepared;
 use crate::proto::websocket::{self, Opcode};
-use crate::settings::Settings;
+use crate::settings::{SendPath, Settings};
 use crate::shard::arena::{Arena, Key};
 use crate::shard::drive::{self, App};
 use crate::shard::mail::{Event, Job, Sent, Wire};
 use crate::shard::session::{Conn, Handshake, Role};
 use crate::worker::admission::Admission;
-use crate::worker::streams::{self, Poller, SendLoop};
+use crate::worker::sender::Sender;
+use crate::worker::streams::{self, Poller};
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::io;
@@ -98,6 +99,7 @@ impl Wire for Sink {
 pub struct Streams {
     conns: Vec<Key<Conn>>,
     streams: streams::Streams,
+    sender: Sender,
     sent: Vec<Sent>,
     // Dropped in this order: a poller leaves its runtime.
     _poller: Poller,
@@ -105,7 +107,9 @@ pub struct Streams {
 }
 
 impl Streams {
-    pub fn new(streams: Vec<TcpStream>) -> io::Result<Streams> {
+    /// An error may also mean that the system does not allow this way to send.
+    pub fn new(streams: Vec<TcpStream>, io: SendPath) -> io::Result<Streams> {
+        let (sender, _) = Sender::open(io)?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let (poller, mut watched) = runtime.block_on(async { Poller::new(mio::Poll::new()?) })?;
         let (admission, mut keys) = (Admission::new(0, 0), Arena::default());
@@ -117,14 +121,14 @@ impl Streams {
             watched.insert(conn, stream, admitted)?;
             conns.push(conn);
         }
-        Ok(Streams { conns, streams: watched, sent: Vec::new(), _poller: poller, _runtime: runtime })
+        Ok(Streams { conns, streams: watched, sender, sent: Vec::new(), _poller: poller, _runtime: runtime })
     }
 
     /// The same bytes to each stream, as one batch. Returns how many bytes were taken in all.
     pub fn send(&mut self, bytes: &[u8]) -> usize {
         let jobs: Vec<Job<'_>> = self.conns.iter().map(|&conn| Job { conn, bytes }).collect();
         self.sent.clear();
-        SendLoop(&self.streams).send(&jobs, &mut self.sent);
+        self.sender.over(&self.streams).send(&jobs, &mut self.sent);
         let taken = self.sent.iter().map(|sent| if let Sent::Bytes(bytes) = sent { *bytes } else { 0 });
         taken.sum()
     }

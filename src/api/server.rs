@@ -36,6 +36,11 @@ impl Server {
         self.mailboxes.len()
     }
 
+    /// How many of its workers send through io_uring; see [`Settings::io`](crate::Settings::io).
+    pub fn workers_on_uring(&self) -> usize {
+        self.workers.on_uring
+    }
+
     /// Waits until the server has closed. Blocks the thread.
     pub fn wait(self) {
         self.workers.join();
@@ -64,6 +69,8 @@ pub enum StartError {
     /// [`FdTables::PerWorker`](crate::FdTables::PerWorker) is asked for, and the system does not let threads have
     /// descriptor tables of their own.
     Tables(io::Error),
+    /// [`SendPath::Uring`](crate::SendPath::Uring) is asked for, and the system does not let a worker have io_uring.
+    Uring(io::Error),
     /// No thread, poller or descriptor is to be had.
     Resources(io::Error),
 }
@@ -79,6 +86,11 @@ impl std::fmt::Display for StartError {
                 f,
                 "setting `fd_tables`: a table for each worker needs Linux 5.9 and the system call close_range, which a \
                  container may forbid; use auto or shared ({error})"
+            ),
+            StartError::Uring(error) => write!(
+                f,
+                "setting `io`: sending through io_uring needs Linux 5.6, and a container or the sysctl \
+                 kernel.io_uring_disabled may forbid it; use auto or send ({error})"
             ),
             StartError::Resources(error) => write!(f, "cannot start the workers: {error}"),
         }
@@ -125,6 +137,7 @@ pub(crate) fn start_app<A: App + 'static, F: Fn(u16) -> A + Send + Clone + 'stat
     let workers = workers.map_err(|failure| match failure {
         Failure::Listen(error) => StartError::Bind { address, error },
         Failure::Resources(error) => StartError::Resources(error),
+        Failure::Uring(error) => StartError::Uring(error),
     })?;
     Ok(Server { address, workers, mailboxes })
 }

@@ -4,9 +4,9 @@
 //! library's workers. The first SIGTERM or Ctrl-C closes gracefully, one more ends at once.
 
 use super::bundles::{self, Bundles};
-use super::config::{Config, FdTables, LogFormat, Origins};
+use super::config::{Config, FdTables, LogFormat, Origins, SendPath};
 use super::site::{Shared, Site};
-use super::{clients, say};
+use super::{clients, say, stats};
 use crate::Cors;
 use crate::Io;
 use crate::Server;
@@ -86,7 +86,7 @@ async fn run(config: &Config, bundles: Bundles) -> Result<ExitCode, Problem> {
     let shared = Arc::new(Shared::new(config, &io, bundles));
     clients::admit(config, &io, &shared.events_refused);
     let server = io.listen_with(config.server.listen, Site(Arc::clone(&shared))).map_err(Problem::Start)?;
-    shared.set_workers(server.workers());
+    shared.set_workers(server.workers(), server.workers_on_uring());
     say(&announcement(config, &server, &shared.bundles));
     let begun = Instant::now();
     let mut ended = end_of(server);
@@ -168,7 +168,7 @@ fn announcement(config: &Config, server: &Server, bundles: &Bundles) -> String {
         "fanfare {} listens on http://{address} with {workers} worker{}, I/O: {}\n\n",
         env!("CARGO_PKG_VERSION"),
         if workers == 1 { "" } else { "s" },
-        super::stats::IO,
+        stats::io(workers, server.workers_on_uring()),
     );
     text += &format!("  look      {url}/\n");
     text += &format!("  connect   Socket.IO clients to {url}{path}{slash}\n");
@@ -242,6 +242,11 @@ fn settings(config: &Config, bundles: &Bundles) -> Settings {
             FdTables::Auto => crate::FdTables::Auto,
             FdTables::Shared => crate::FdTables::Shared,
             FdTables::PerWorker => crate::FdTables::PerWorker,
+        },
+        io: match server.io {
+            SendPath::Auto => crate::SendPath::Auto,
+            SendPath::Send => crate::SendPath::Send,
+            SendPath::Uring => crate::SendPath::Uring,
         },
         pin: server.pin,
         shutdown_grace: server.shutdown_grace,

@@ -57,6 +57,7 @@ pub struct Shared {
     /// Events of clients that were refused.
     pub events_refused: Arc<AtomicU64>,
     workers: AtomicUsize,
+    workers_on_uring: AtomicUsize,
     path: String,
     page: Asset,
     page_policy: HeaderValue,
@@ -79,6 +80,7 @@ impl Shared {
             closing: AtomicBool::new(false),
             events_refused: Arc::default(),
             workers: AtomicUsize::new(0),
+            workers_on_uring: AtomicUsize::new(0),
             path: config.server.path.clone(),
             page_policy: page_policy(&page),
             page: Asset::new(page.clone().into(), &digest(page.as_bytes()), "text/html; charset=utf-8", "no-cache"),
@@ -93,8 +95,14 @@ impl Shared {
         self.workers.load(Ordering::Relaxed)
     }
 
-    pub fn set_workers(&self, workers: usize) {
+    /// How many of them send through io_uring.
+    pub fn workers_on_uring(&self) -> usize {
+        self.workers_on_uring.load(Ordering::Relaxed)
+    }
+
+    pub fn set_workers(&self, workers: usize, on_uring: usize) {
         self.workers.store(workers, Ordering::Relaxed);
+        self.workers_on_uring.store(on_uring, Ordering::Relaxed);
     }
 }
 

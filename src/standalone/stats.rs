@@ -6,8 +6,14 @@ use crate::Stats;
 use serde::Serialize;
 use std::sync::atomic::Ordering;
 
-/// How bytes reach the kernel. There is one way today.
-pub const IO: &str = "send";
+/// How bytes reach the kernel.
+pub fn io(workers: usize, workers_on_uring: usize) -> &'static str {
+    match workers_on_uring {
+        0 => "send",
+        all if all == workers => "uring",
+        _ => "uring and send",
+    }
+}
 
 /// Counts are totals since the start. What a page computes rates from moves on `uptime_ms`.
 #[derive(Serialize)]
@@ -60,7 +66,7 @@ pub fn report(shared: &Shared, stats: &Stats) -> Report {
         version: env!("CARGO_PKG_VERSION"),
         uptime_ms: shared.started.elapsed().as_millis() as u64,
         workers: shared.workers(),
-        io: IO,
+        io: io(shared.workers(), shared.workers_on_uring()),
         transports: TransportCounts { polling: stats.polling, websocket: stats.websocket },
         sockets: stats.sockets,
         rooms: stats.rooms,

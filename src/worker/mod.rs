@@ -24,10 +24,13 @@ mod listen;
 pub mod mailbox;
 mod passage;
 mod seldom;
+pub mod sender;
 pub mod server;
 pub mod streams;
 mod tables;
 mod touched;
+#[cfg(target_os = "linux")]
+mod uring;
 
 use crate::proto::Id;
 use crate::shard::arena::Key;
@@ -40,12 +43,13 @@ use exchanges::{Exchanges, Waiting};
 use mailbox::{Adoption, Mailbox, Post};
 use passage::Arrivals;
 use seldom::Seldom;
+use sender::Sender;
 use std::cell::{Cell, RefCell, RefMut};
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use streams::{NewStream, Poller, ReadOutcome, Ready, SendLoop, Streams};
+use streams::{NewStream, Poller, ReadOutcome, Ready, Streams};
 use tokio::sync::watch;
 use touched::Touched;
 
@@ -66,6 +70,7 @@ pub struct Worker<A> {
     started: Instant,
     mailboxes: Arc<[Mailbox]>,
     streams: RefCell<Streams>,
+    sender: RefCell<Sender>,
     arrivals: RefCell<Arrivals>,
     exchanges: Exchanges,
     admission: Arc<Admission>,
@@ -202,7 +207,7 @@ impl<A: App + 'static> Worker<A> {
 
     fn write(&self) {
         let streams = self.streams.borrow();
-        self.shard.borrow_mut().write(&mut SendLoop(&streams), WRITES_MAX);
+        self.shard.borrow_mut().write(&mut self.sender.borrow_mut().over(&streams), WRITES_MAX);
     }
 
     fn bury(&self) {

@@ -9,7 +9,7 @@ use super::passage::Passage;
 use super::seldom::Seldom;
 use super::streams::{self, Poller};
 use super::tables::{self, Home, Lent};
-use super::{Worker, here, listen};
+use super::{Worker, here, listen, sender};
 use crate::settings::Settings;
 use crate::shard::drive::App;
 use crate::shard::{Carries, Shard};
@@ -30,6 +30,8 @@ pub use super::tables::{Layout, layout};
 /// The running workers.
 pub struct Workers {
     threads: Vec<JoinHandle<()>>,
+    /// How many of them send through io_uring.
+    pub on_uring: usize,
 }
 
 /// What exists before the workers do, so that it means the same in all of their descriptor tables: the mailboxes, by
@@ -48,6 +50,8 @@ pub enum Failure {
     Listen(io::Error),
     /// No thread or no descriptor table is to be had.
     Resources(io::Error),
+    /// io_uring is wanted, but not allowed.
+    Uring(io::Error),
 }
 
 impl Seat {
@@ -134,13 +138,35 @@ pub fn start<A: App + 'static>(
         }
     }
     drop((begun, home));
-    let workers = Workers { threads };
+    let mut workers = Workers { threads, on_uring: 0 };
+    let (mut failure, mut without_uring) = (None, None);
     // A worker that panics says nothing here; `join` passes its panic on.
-    let failures = beginnings.into_iter().filter_map(Result::err);
-    let Some(failure) = failures.reduce(|first, _| first) else { return Ok(workers) };
-    shut_down(&mailboxes);
-    workers.join();
-    Err(failure)
+    for beginning in beginnings {
+        match beginning {
+            Ok(Beginning { on_uring, without_uring: why }) => {
+                workers.on_uring += usize::from(on_uring);
+                without_uring = without_uring.or(why);
+            }
+            Err(error) => failure = failure.or(Some(error)),
+        }
+    }
+    if let Some(failure) = failure {
+        shut_down(&mailboxes);
+        workers.join();
+        return Err(failure);
+    }
+    if let Some(error) = without_uring {
+        let workers = mailboxes.len() - workers.on_uring;
+        tracing::info!(%error, workers, "io_uring is not to be had here: each send is a system call");
+    }
+    Ok(workers)
+}
+
+/// What a worker says when it has begun.
+struct Beginning {
+    on_uring: bool,
+    /// It would rather send through io_uring.
+    without_uring: Option<io::Error>,
 }
 
 /// A worker that panics has broken one of our own promises, and nobody could reach its sessions any more: the others
@@ -172,38 +198,50 @@ struct Setup<F> {
 }
 
 /// The life of a worker's thread. It says how it began, and ends with what it was lent.
-fn live<A: App + 'static>(setup: Setup<impl Fn(u16) -> A>, seat: Seat, begun: Sender<Result<(), Failure>>) -> Lent {
+fn live<A: App + 'static>(
+    setup: Setup<impl Fn(u16) -> A>,
+    seat: Seat,
+    begun: Sender<Result<Beginning, Failure>>,
+) -> Lent {
     let (number, mailboxes) = (setup.number, Arc::clone(&setup.mailboxes));
     let _ending = Ending(Arc::clone(&mailboxes));
     let (poll, runtime) = seat.take();
-    let (beginning, listener) = match begin(&setup) {
-        Ok(listener) => (Ok(()), Some(listener)),
+    let (beginning, tools) = match begin(&setup) {
+        Ok((beginning, tools)) => (Ok(beginning), Some(tools)),
         Err(failure) => (Err(failure), None),
     };
     begun.send(beginning).expect("the server waits for the beginning of every worker");
     drop(begun);
-    let poll = match listener {
-        Some(listener) => work(setup, listener, poll, &runtime),
+    let poll = match tools {
+        Some(tools) => work(setup, tools, poll, &runtime),
         None => poll,
     };
     mailboxes[usize::from(number)].close();
     Lent { poll, runtime, mailboxes }
 }
 
+/// What a worker opens by itself, in its own descriptor table if it has one.
+struct Tools {
+    listener: TcpListener,
+    sender: sender::Sender,
+}
+
 /// Everything that can fail is done before anybody can come.
-fn begin<F>(setup: &Setup<F>) -> Result<TcpListener, Failure> {
+fn begin<F>(setup: &Setup<F>) -> Result<(Beginning, Tools), Failure> {
     if let Some(core) = setup.core {
         core_affinity::set_for_current(core);
     }
     if let Some(claim) = setup.own_table {
         tables::part(claim).map_err(Failure::Resources)?;
     }
-    listen::listen(setup.address, setup.settings.accept_queue).map_err(Failure::Listen)
+    let (sender, without_uring) = sender::Sender::open(setup.settings.io).map_err(Failure::Uring)?;
+    let listener = listen::listen(setup.address, setup.settings.accept_queue).map_err(Failure::Listen)?;
+    Ok((Beginning { on_uring: sender.is_uring(), without_uring }, Tools { listener, sender }))
 }
 
 fn work<A: App + 'static>(
     setup: Setup<impl Fn(u16) -> A>,
-    listener: TcpListener,
+    Tools { listener, sender }: Tools,
     poll: mio::Poll,
     runtime: &Runtime,
 ) -> mio::Poll {
@@ -220,6 +258,7 @@ fn work<A: App + 'static>(
             started,
             mailboxes: Arc::clone(&mailboxes),
             streams: RefCell::new(streams),
+            sender: RefCell::new(sender),
             arrivals: RefCell::default(),
             exchanges: Exchanges::default(),
             admission,

@@ -16,6 +16,8 @@ use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
 use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::net::Shutdown;
+#[cfg(target_os = "linux")]
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::time::Duration;
 use tokio::io::Interest as RuntimeInterest;
 use tokio::io::unix::AsyncFd;
@@ -155,6 +157,12 @@ impl Streams {
         }
     }
 
+    /// What a sender writes to, as long as the stream is there.
+    #[cfg(target_os = "linux")]
+    pub fn descriptor(&self, conn: Key<Conn>) -> Option<BorrowedFd<'_>> {
+        self.get(conn).map(|stream| stream.tcp.as_fd())
+    }
+
     fn get(&self, conn: Key<Conn>) -> Option<&Stream> {
         self.slots.get(conn.slot() as usize)?.as_ref().filter(|stream| stream.conn == conn)
     }
@@ -180,16 +188,23 @@ impl Wire for SendLoop<'_> {
 }
 
 impl SendLoop<'_> {
-    fn send_one(&self, job: &Job<'_>) -> Sent {
+    pub fn send_one(&self, job: &Job<'_>) -> Sent {
         let Some(stream) = self.0.get(job.conn) else { return Sent::Broken };
         loop {
-            match (&stream.tcp).write(job.bytes) {
-                Ok(0) => return Sent::Blocked,
-                Ok(bytes) => return Sent::Bytes(bytes),
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return Sent::Blocked,
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(_) => return Sent::Broken,
+            if let Some(sent) = outcome((&stream.tcp).write(job.bytes)) {
+                return sent;
             }
         }
+    }
+}
+
+/// What the kernel's answer to a send means. `None`: it was interrupted, and has to be made again.
+pub fn outcome(result: io::Result<usize>) -> Option<Sent> {
+    match result {
+        Ok(0) => Some(Sent::Blocked),
+        Ok(bytes) => Some(Sent::Bytes(bytes)),
+        Err(error) if error.kind() == ErrorKind::WouldBlock => Some(Sent::Blocked),
+        Err(error) if error.kind() == ErrorKind::Interrupted => None,
+        Err(_) => Some(Sent::Broken),
     }
 }

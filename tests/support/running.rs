@@ -2,10 +2,12 @@
 //!
 //! With `FANFARE_TEST_FD_TABLES=per-worker` each worker has a descriptor table of its own. Such a table begins with a copy
 //! of what all tests have open, so these take turns then (`--test-threads=1`).
+//!
+//! With `FANFARE_TEST_IO=send` or `uring` the workers send by nothing else; without it, as they choose.
 
 use super::http::WAIT_MAX;
 use fanfare::engine::Engine;
-use fanfare::{FdTables, Io, Server, Settings};
+use fanfare::{FdTables, Io, SendPath, Server, Settings};
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
@@ -17,7 +19,20 @@ use std::time::{Duration, Instant};
 pub fn settings() -> Settings {
     let per_worker = std::env::var_os("FANFARE_TEST_FD_TABLES").is_some_and(|tables| tables == "per-worker");
     let fd_tables = if per_worker { FdTables::PerWorker } else { FdTables::Shared };
-    Settings { workers: 2, fd_tables, pin: false, shutdown_grace: Duration::from_millis(500), ..Settings::default() }
+    let io = match std::env::var("FANFARE_TEST_IO").as_deref() {
+        Ok("send") => SendPath::Send,
+        Ok("uring") => SendPath::Uring,
+        Ok(other) => panic!("FANFARE_TEST_IO: {other}; allowed: send, uring"),
+        Err(_) => SendPath::Auto,
+    };
+    Settings {
+        workers: 2,
+        fd_tables,
+        io,
+        pin: false,
+        shutdown_grace: Duration::from_millis(500),
+        ..Settings::default()
+    }
 }
 
 /// Waits for what a server says. Without a runtime, which would have to exist before the server does; see `FdTables`.

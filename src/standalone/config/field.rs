@@ -64,6 +64,14 @@ pub enum FdTables {
     PerWorker,
 }
 
+/// How workers hand bytes to the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SendPath {
+    Auto,
+    Send,
+    Uring,
+}
+
 /// How log lines are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogFormat {
@@ -87,6 +95,16 @@ impl FdTables {
             FdTables::Auto => "auto",
             FdTables::Shared => "shared",
             FdTables::PerWorker => "per-worker",
+        }
+    }
+}
+
+impl SendPath {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            SendPath::Auto => "auto",
+            SendPath::Send => "send",
+            SendPath::Uring => "uring",
         }
     }
 }
@@ -260,6 +278,16 @@ impl Field for FdTables {
     fn from_value(value: Value) -> Self {
         let all = [FdTables::Auto, FdTables::Shared, FdTables::PerWorker];
         chosen(&value, &all, |tables| tables.as_str())
+    }
+
+    fn to_value(&self) -> Value {
+        Value::Text(self.as_str().into())
+    }
+}
+
+impl Field for SendPath {
+    fn from_value(value: Value) -> Self {
+        chosen(&value, &[SendPath::Auto, SendPath::Send, SendPath::Uring], |path| path.as_str())
     }
 
     fn to_value(&self) -> Value {

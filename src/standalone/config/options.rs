@@ -21,7 +21,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::field::{FdTables, Field, Level, LogFormat, Origins, PublishKey, Transports, Value};
+use super::field::{FdTables, Field, Level, LogFormat, Origins, PublishKey, SendPath, Transports, Value};
 use super::kind::Kind;
 use super::text::quoted;
 
@@ -129,6 +129,13 @@ sections! {
         /// one table holds and the system allows it (Linux 5.9); per-worker insists. The cost is a few descriptors in
         /// each table, and a system call more when a polling session upgrades on another worker than its own.
         fd_tables: FdTables = "auto", Kind::Choice(&["auto", "shared", "per-worker"]);
+
+        /// How workers hand bytes to the kernel.
+        ///
+        /// send is one system call for each client that gets something; uring is one for some hundred clients, through
+        /// io_uring, and costs less CPU time. auto is uring for each worker that can have it, which takes Linux 5.6 and a
+        /// container and a sysctl (kernel.io_uring_disabled) that do not forbid it, else send; uring insists.
+        io: SendPath = "auto", Kind::Choice(&["auto", "send", "uring"]);
 
         /// Whether each worker stays on its own core.
         ///

@@ -191,6 +191,18 @@ fn a_flag_beats_a_variable_beats_the_file_beats_the_default_for_each_type() {
             ],
         ),
         (
+            "io",
+            "[server]\nio = \"uring\"",
+            ("FANFARE_IO", "auto"),
+            &["--io", "send"],
+            [
+                "io = \"send\" # --io",
+                "io = \"auto\" # FANFARE_IO",
+                "io = \"uring\" # fanfare.toml:2",
+                "io = \"auto\" # default",
+            ],
+        ),
+        (
             "level",
             "[log]\nlevel = \"trace\"",
             ("FANFARE_LOG_LEVEL", "warn"),
@@ -617,7 +629,7 @@ fn a_masked_publish_key_that_is_fed_back_is_refused_with_a_hint() {
     let printed = load_all(&["--publish-key", KEY], &[], "").render();
     assert_eq!(
         file_message(&printed),
-        "server.publish_key (fanfare.toml:16): \"***\" is what `fanfare config` prints in place of the key; write the key itself here, or remove this and set FANFARE_PUBLISH_KEY"
+        "server.publish_key (fanfare.toml:18): \"***\" is what `fanfare config` prints in place of the key; write the key itself here, or remove this and set FANFARE_PUBLISH_KEY"
     );
 }
 
@@ -804,6 +816,8 @@ listen = \"[::]:80\" # --listen
 workers = 4 # fanfare.toml:2
 # Whether the workers share one table of file descriptors, or each has its own.
 fd_tables = \"auto\" # default
+# How workers hand bytes to the kernel.
+io = \"auto\" # default
 # Whether each worker stays on its own core.
 pin = false # FANFARE_PIN
 # The URL path of the Socket.IO endpoint.
@@ -827,6 +841,7 @@ fn what_is_printed_can_be_fed_back() {
         listen = "[::1]:0"
         workers = 3
         fd_tables = "per-worker"
+        io = "uring"
         pin = false
         path = "/a/b.c"
         client_dir = "."
