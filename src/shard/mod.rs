@@ -23,6 +23,7 @@ pub mod runs;
 pub mod session;
 #[cfg(test)]
 mod simulation;
+mod slack;
 pub mod sockets;
 #[cfg(test)]
 mod tests;
@@ -296,6 +297,7 @@ impl Shard {
                 self.conns.remove(*conn);
             }
         }
+        self.lanes.trim(self.sessions.len());
         std::mem::take(&mut self.endings)
     }
 

@@ -20,6 +20,7 @@
 //! Not here:   sending (broadcast.rs).
 
 use super::arena::{Arena, Key};
+use super::slack::Slack as _;
 use super::sockets::Socket;
 use smallvec::SmallVec;
 use std::collections::HashMap;
@@ -146,9 +147,11 @@ impl Namespace {
             let at = other.rooms.find(room).expect("a member holds its membership");
             other.rooms.0[at].place = place;
         }
+        members.trim();
         if members.is_empty() {
             let room = self.rooms.remove(key).expect("just found");
             self.by_name.remove(&room.name);
+            self.by_name.trim();
         }
     }
 

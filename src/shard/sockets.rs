@@ -10,6 +10,7 @@ use super::arena::Key;
 use super::mail::{Acked, Event};
 use super::rooms::{Memberships, Namespace};
 use super::session::{Session, State};
+use super::slack::Slack as _;
 use super::{Shard, Timer};
 use crate::error::CloseReason;
 use crate::proto::{Id, Prepared, socketio};
@@ -220,6 +221,7 @@ impl Shard {
         if was == SocketState::Connected {
             let connected = &mut self.namespaces.at_mut(namespace).expect("in use").connected;
             connected.swap_remove(place);
+            connected.trim();
             if let Some(&moved) = connected.get(place) {
                 self.sockets.at_mut(moved).expect("connected, so alive").place = place as u32;
             }
@@ -253,6 +255,7 @@ impl Shard {
         namespace.users -= 1;
         if namespace.users == 0 {
             self.namespace_slots.remove(&namespace.name);
+            self.namespace_slots.trim();
             let unused = self.namespaces.key_at(slot).expect("in use");
             self.namespaces.remove(unused);
         }
