@@ -22,7 +22,6 @@ use crate::worker::admission::Admission;
 use crate::worker::sender::Sender;
 use crate::worker::streams::{self, Poller};
 use std::cell::RefCell;
-use std::collections::VecDeque;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::sync::Arc;
@@ -132,7 +131,7 @@ impl Streams {
         let (admission, mut keys) = (Admission::new(0, 0), Arena::default());
         let mut conns = Vec::new();
         for stream in streams {
-            let conn = keys.insert_with(|_| Conn::new(Role::Leaving(VecDeque::new())));
+            let conn = keys.insert_with(|_| Conn::new(Role::Leaving(None)));
             let admitted = admission.admit(stream.peer_addr()?.ip()).expect("there is no limit");
             stream.set_nonblocking(true)?;
             watched.insert(conn, stream, admitted)?;

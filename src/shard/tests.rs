@@ -5,10 +5,10 @@ use super::drive::{self, App};
 use super::engine::FAREWELL_MS;
 use super::lanes::NARROW_MAX;
 use super::mail::{Acked, Ending, Event, Exchange, Job, Reply, Request, Sent, Target, Wire};
-use super::session::{Conn, Handshake};
+use super::session::{Conn, Handshake, Session};
 use super::sockets::{Socket, SocketState, Unsent};
 use super::wheel::TICK_MS;
-use super::{Carries, Key, Millis, Shard};
+use super::{Carries, Key, Millis, Shard, Timer};
 use crate::error::CloseReason;
 use crate::proto::fuzzing::fuzz;
 use crate::proto::websocket::{self, Opcode};
@@ -939,4 +939,16 @@ fn the_same_are_not_always_last() {
         server.pipes.bytes.clear();
     }
     assert!(last.len() > 15, "{} different ones", last.len());
+}
+
+// ---- what a client costs
+
+/// The table in perf/budget.md.
+#[test]
+fn an_idle_client_takes_no_more_bytes_than_its_budget() {
+    assert_eq!(size_of::<Session>(), 136);
+    assert_eq!(size_of::<Socket>(), 80);
+    assert_eq!(size_of::<Conn>(), 48);
+    assert_eq!(size_of::<Handshake>(), 64);
+    assert_eq!(size_of::<Timer>(), 16);
 }

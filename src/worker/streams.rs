@@ -1,7 +1,7 @@
 //! Streams: the TCP connections of established WebSockets, and the poller that watches them.
 //!
-//! A stream stands beside its conn, under the same key, so neither side needs a map. Streams are registered once, edge-triggered, for
-//! both directions: no system call changes a registration again.
+//! A stream stands beside its conn, under the same key, so neither side needs a map. Streams are registered once,
+//! edge-triggered, for both directions: no system call changes a registration again.
 //!
 //! The poller's own descriptor is watched by the runtime, so that one thread can wait for both at once.
 //!
