@@ -17,11 +17,11 @@ use crate::shard::arena::{Arena, Key};
 use crate::shard::drive::{self, App};
 use crate::shard::mail::{Event, Job, Sent, Wire};
 use crate::shard::session::{Conn, Handshake, Role};
+use crate::shard::sockets::Socket;
 use crate::worker::admission::Admission;
 use crate::worker::sender::Sender;
 use crate::worker::streams::{self, Poller};
 use std::cell::RefCell;
-use std::collections::VecDeque;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::sync::Arc;
@@ -29,6 +29,7 @@ use std::sync::Arc;
 /// Sockets on WebSockets, in the rooms that each was given.
 pub struct Crowd {
     shard: Shard,
+    sockets: Vec<Key<Socket>>,
     wire: Sink,
 }
 
@@ -38,10 +39,25 @@ impl Crowd {
         let settings = Arc::new(Settings::default());
         let shard = RefCell::new(Shard::new(0, 1, settings, Carries::SocketIo, [0; 32]));
         (0..sockets).for_each(|socket| join(&shard, rooms(socket)));
-        let mut crowd = Crowd { shard: shard.into_inner(), wire: Sink::default() };
+        let mut shard = shard.into_inner();
+        let everybody = Target { namespace: "/".into(), ..Target::default() };
+        let mut crowd = Crowd { sockets: shard.matching(&everybody), shard, wire: Sink::default() };
         crowd.write(); // the answers to their handshakes
         crowd.wire = Sink::default();
         crowd
+    }
+
+    /// Puts one socket, by its number, into one more room.
+    pub fn join(&mut self, socket: usize, room: &str) {
+        self.shard.join(self.sockets[socket], room).expect("the rooms of a bench are allowed");
+    }
+
+    pub fn leave(&mut self, socket: usize, room: &str) {
+        self.shard.leave_room(self.sockets[socket], room);
+    }
+
+    pub fn leave_all(&mut self, socket: usize) {
+        self.shard.leave_all(self.sockets[socket]);
     }
 
     /// One packet to a target. Returns how many sockets it reaches.
@@ -115,7 +131,7 @@ impl Streams {
         let (admission, mut keys) = (Admission::new(0, 0), Arena::default());
         let mut conns = Vec::new();
         for stream in streams {
-            let conn = keys.insert_with(|_| Conn::new(Role::Leaving(VecDeque::new())));
+            let conn = keys.insert_with(|_| Conn::new(Role::Leaving(None)));
             let admitted = admission.admit(stream.peer_addr()?.ip()).expect("there is no limit");
             stream.set_nonblocking(true)?;
             watched.insert(conn, stream, admitted)?;

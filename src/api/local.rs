@@ -3,7 +3,7 @@
 //! One per worker thread, reached through a thread-local, because handles do not carry references. A handler runs while
 //! nothing here is borrowed, so it may register others, emit, join, or disconnect.
 //!
-//! Invariants: an entry's socket has the key it is filed under; whoever finds another one there finds nothing.
+//! Invariants: an entry's socket has the key that the entry stands under.
 
 use super::ack::{Ack, Answer};
 use super::args;
@@ -13,7 +13,7 @@ use super::namespace::{Behaviour, ConnectError};
 use super::socket::{Socket, answer};
 use crate::error::CloseReason;
 use crate::shard::Shard;
-use crate::shard::arena::Key;
+use crate::shard::arena::{Beside, Key};
 use crate::shard::drive::App;
 use crate::shard::mail::{Acked, Event};
 use crate::shard::sockets;
@@ -31,8 +31,7 @@ struct Local {
     io: Io,
     shards: u16,
     snapshot: RefCell<Snapshot>,
-    /// By the socket's slot.
-    entries: RefCell<Vec<Option<Entry>>>,
+    entries: RefCell<Beside<sockets::Socket, Entry>>,
     next_token: Cell<u64>,
     acks: RefCell<HashMap<u64, oneshot::Sender<Answer>>>,
     counts: RefCell<HashMap<u64, Counting>>,
@@ -122,13 +121,8 @@ impl Local {
         };
         let socket = Socket::new(&self.io, &shard.borrow(), key, namespace, auth);
         let socket = socket.expect("a connecting socket is there");
-        let slot = key.slot() as usize;
-        let mut entries = self.entries.borrow_mut();
-        if slot >= entries.len() {
-            entries.resize_with(slot + 1, || None);
-        }
-        entries[slot] = Some(Entry { socket: socket.clone(), behaviour: Arc::clone(&behaviour), handlers: None });
-        drop(entries);
+        let entry = Entry { socket: socket.clone(), behaviour: Arc::clone(&behaviour), handlers: None };
+        self.entries.borrow_mut().insert(key, entry);
         self.admit(socket, behaviour, 0);
     }
 
@@ -205,7 +199,7 @@ impl Local {
 
     fn own_handlers_of(&self, key: Key<sockets::Socket>, name: &str) -> Option<(Socket, Vec<AnyEventHandler>)> {
         let entries = self.entries.borrow();
-        let entry = entry_at(&entries, key)?;
+        let entry = entries.get(key)?;
         let own = entry.handlers.as_ref().and_then(|own| own.events.get(name));
         Some((entry.socket.clone(), own.cloned().unwrap_or_default()))
     }
@@ -227,7 +221,7 @@ impl Local {
 
     fn end_handlers_of(&self, key: Key<sockets::Socket>) -> Option<(Socket, Vec<AnyEndHandler>, Vec<AnyEndHandler>)> {
         let entries = self.entries.borrow();
-        let entry = entry_at(&entries, key)?;
+        let entry = entries.get(key)?;
         let snapshot = self.snapshot.borrow();
         let shared = snapshot.namespaces().get(entry.socket.namespace()).unwrap_or(&entry.behaviour);
         let own = entry.handlers.as_deref();
@@ -278,12 +272,8 @@ impl Local {
     }
 
     fn forget(&self, key: Key<sockets::Socket>) {
-        let mut entries = self.entries.borrow_mut();
-        if entry_at(&entries, key).is_some() {
-            let entry = entries[key.slot() as usize].take();
-            drop(entries);
-            drop(entry); // an embedder's values may do anything when they are dropped
-        }
+        let entry = self.entries.borrow_mut().remove(key);
+        drop(entry); // an embedder's values may do anything when they are dropped: nothing is borrowed here
     }
 
     fn token(&self) -> u64 {
@@ -298,10 +288,6 @@ fn refuse_arguments(socket: &Socket, event: &str, error: &args::DecodeError) {
     socket.here(|shard, _| shard.counters.arguments_refused += 1);
 }
 
-fn entry_at(entries: &[Option<Entry>], key: Key<sockets::Socket>) -> Option<&Entry> {
-    entries.get(key.slot() as usize)?.as_ref().filter(|entry| entry.socket.key() == key)
-}
-
 fn with<R>(act: impl FnOnce(&Rc<Local>) -> R) -> R {
     let local = LOCAL.with_borrow(|local| local.clone());
     act(&local.expect("only called on a worker's thread"))
@@ -310,9 +296,7 @@ fn with<R>(act: impl FnOnce(&Rc<Local>) -> R) -> R {
 /// Changes a socket's entry, on its worker's thread. A socket that has left has none.
 pub(crate) fn change(socket: &Socket, change: impl FnOnce(&mut Entry)) {
     with(|local| {
-        let mut entries = local.entries.borrow_mut();
-        let entry = entries.get_mut(socket.key().slot() as usize).and_then(Option::as_mut);
-        if let Some(entry) = entry.filter(|entry| entry.socket.key() == socket.key()) {
+        if let Some(entry) = local.entries.borrow_mut().get_mut(socket.key()) {
             change(entry);
         }
     });

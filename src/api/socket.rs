@@ -5,6 +5,7 @@ use super::broadcast::{Broadcast, Rooms, names, prepare};
 use super::handler::{AnyEndHandler, AnyEventHandler, EndHandler, EventHandler};
 use super::io::Io;
 use super::{EmitError, args, local};
+use crate::proto::id::IdText;
 use crate::proto::{Id, Prepared, socketio};
 use crate::shard::Shard;
 use crate::shard::arena::Key;
@@ -31,7 +32,7 @@ struct Inner {
     io: Io,
     key: Key<sockets::Socket>,
     shard: u16,
-    id: Box<str>,
+    id: IdText,
     session: Id,
     namespace: Arc<str>,
     handshake: Arc<Handshake>,
@@ -57,7 +58,7 @@ impl Socket {
             io: io.clone(),
             key,
             shard: shard.number(),
-            id: socket.id.to_string().into(),
+            id: socket.id.text(),
             session: session.id,
             namespace,
             handshake: Arc::clone(&session.handshake),

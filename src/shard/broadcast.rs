@@ -29,7 +29,7 @@ impl Shard {
     /// One packet to the target's sockets on this shard. Returns how many it was queued for.
     pub fn fan_out(&mut self, target: &Target, packet: &Arc<Prepared>) -> usize {
         let Some(&slot) = self.namespace_slots.get(&target.namespace) else { return 0 };
-        let namespace = self.namespaces[slot as usize].as_ref().expect("named, so in use");
+        let namespace = self.namespaces.at(slot).expect("named, so in use");
         self.stamp += 1;
         for room in &target.except {
             let own = own_room(&self.sockets, self.number, slot, room);
@@ -158,8 +158,8 @@ impl Shard {
             socket.left_own_room = false;
             return Ok(());
         }
-        let namespace = self.namespaces[socket.namespace as usize].as_mut().expect("in use");
-        if socket.rooms.len() >= max && !namespace.holds(socket, room) {
+        let namespace = self.namespaces.at_mut(socket.namespace).expect("in use");
+        if (socket.rooms.len() >= max && !namespace.holds(socket, room)) || namespace.is_full(room) {
             self.counters.joins_refused += 1;
             return Err(Unsent::TooManyRooms);
         }
@@ -173,7 +173,7 @@ impl Shard {
             socket.left_own_room = true;
             return;
         }
-        let namespace = self.namespaces[socket.namespace as usize].as_mut().expect("in use");
+        let namespace = self.namespaces.at_mut(socket.namespace).expect("in use");
         namespace.leave(key.slot(), &mut self.sockets, room);
     }
 
@@ -182,21 +182,21 @@ impl Shard {
         let Some(socket) = self.sockets.get(key) else { return Vec::new() };
         let namespace = self.namespace(socket.namespace);
         let own = (!socket.left_own_room).then(|| socket.id.to_string());
-        own.into_iter().chain(socket.rooms.iter().map(|at| namespace.room_name(at.room).to_owned())).collect()
+        own.into_iter().chain(namespace.rooms_of(socket).map(str::to_owned)).collect()
     }
 
     /// Takes the socket out of all its rooms, after the `disconnecting` handlers.
     pub fn leave_all(&mut self, key: Key<Socket>) {
         let Some(socket) = self.sockets.get_mut(key) else { return };
         socket.left_own_room = true;
-        let namespace = self.namespaces[socket.namespace as usize].as_mut().expect("in use");
+        let namespace = self.namespaces.at_mut(socket.namespace).expect("in use");
         namespace.leave_all(key.slot(), &mut self.sockets);
     }
 
     /// The target's connected sockets on this shard, each once.
     pub fn matching(&mut self, target: &Target) -> Vec<Key<Socket>> {
         let Some(&slot) = self.namespace_slots.get(&target.namespace) else { return Vec::new() };
-        let namespace = self.namespaces[slot as usize].as_ref().expect("named, so in use");
+        let namespace = self.namespaces.at(slot).expect("named, so in use");
         let members = |room: &str| {
             let own = own_room(&self.sockets, self.number, slot, room);
             own.into_iter().chain(namespace.members(room).iter().copied()).collect::<Vec<_>>()

@@ -21,7 +21,7 @@
 use super::arena::Key;
 use super::lanes::Queued;
 use super::mail::{Data, Ending, Event, Exchange, Mail, Reply, Request};
-use super::session::{Conn, Handshake, Heartbeat, HeartbeatState, Role, Session, State, Transport};
+use super::session::{Conn, Handshake, Heartbeat, HeartbeatState, LastWord, Role, Session, State, Transport};
 use super::wheel::{Millis, TICK_MS};
 use super::{Carries, Shard, Timer};
 use crate::error::{CloseReason, Refusal, close_code};
@@ -45,6 +45,7 @@ static PING: LazyLock<Arc<Prepared>> = LazyLock::new(|| Arc::new(engineio::ping(
 static PROBE_PONG: LazyLock<Prepared> = LazyLock::new(|| engineio::pong("probe"));
 static CLOSE: &str = "1";
 static NOOP: &str = "6";
+static NOOP_AND_CLOSE: &str = "6\x1e1";
 
 fn millis(duration: Duration) -> Millis {
     duration.as_millis() as Millis
@@ -63,7 +64,7 @@ impl Shard {
 
     /// A handshake by WebSocket, after the 101: the conn of the new session.
     pub fn open_websocket(&mut self, handshake: Arc<Handshake>) -> Result<Key<Conn>, Refusal> {
-        let conn = self.conns.insert_with(|_| Conn::new(Role::Leaving(VecDeque::new())));
+        let conn = self.conns.insert_with(|_| Conn::new(Role::Leaving(None)));
         let key = match self.open(handshake, Transport::WebSocket { conn, blocked: false }) {
             Ok(key) => key,
             Err(refusal) => {
@@ -81,7 +82,7 @@ impl Shard {
     /// has another upgrade, meanwhile.
     pub fn open_upgrade(&mut self, sid: Id) -> Key<Conn> {
         let session = self.session_by_sid(&sid);
-        let conn = self.conns.insert_with(|_| Conn::new(Role::Leaving(VecDeque::new())));
+        let conn = self.conns.insert_with(|_| Conn::new(Role::Leaving(None)));
         let free = session.filter(|&key| self.sessions.get(key).is_some_and(can_upgrade));
         let Some(key) = free else {
             self.dismiss(conn, None);
@@ -250,13 +251,13 @@ impl Shard {
 
     /// The bytes that `conn` had left over, to be followed by what was read now.
     pub fn take_spill(&mut self, conn: Key<Conn>) -> Vec<u8> {
-        self.conns.get_mut(conn).map_or_else(Vec::new, |conn| std::mem::take(&mut conn.spill))
+        self.conns.get_mut(conn).map_or_else(Vec::new, |conn| std::mem::take(&mut conn.spill).into_vec())
     }
 
     /// Keeps the rest of a partial frame until more comes.
     pub fn keep_spill(&mut self, conn: Key<Conn>, rest: Vec<u8>) {
         if let Some(conn) = self.conns.get_mut(conn) {
-            conn.spill = rest;
+            conn.spill = rest.into_boxed_slice();
         }
     }
 
@@ -304,7 +305,7 @@ impl Shard {
             }
             Role::Leaving(ref left) => {
                 // Its own close frame is the only thing that is still of interest.
-                if let (Item::Close { .. }, true) = (item, left.is_empty()) {
+                if let (Item::Close { .. }, true) = (item, left.as_ref().is_none_or(|left| left.is_empty())) {
                     self.end(key);
                 }
                 return None;
@@ -358,7 +359,7 @@ impl Shard {
                     }
                 }
             }
-            Some(Role::Leaving(left)) if !left.is_empty() => self.leaving.push_back(key),
+            Some(Role::Leaving(Some(left))) if !left.is_empty() => self.leaving.push_back(key),
             _ => {}
         }
     }
@@ -367,7 +368,7 @@ impl Shard {
     pub fn on_hangup(&mut self, key: Key<Conn>, broken: bool) {
         let Some(conn) = self.conns.get_mut(key) else { return };
         let reason = if broken { CloseReason::TransportError } else { CloseReason::TransportClose };
-        let role = std::mem::replace(&mut conn.role, Role::Leaving(VecDeque::new()));
+        let role = std::mem::replace(&mut conn.role, Role::Leaving(None));
         match role {
             Role::Serving(session) => self.close_with(session, reason, Farewell::None),
             Role::Probing { session, .. } => self.forget_upgrade(session),
@@ -399,8 +400,8 @@ impl Shard {
         websocket::put_close(&mut goodbye, code, "", None);
         left.push_back(Bytes::from(goodbye));
         let conn = self.conns.get_mut(key).expect("the caller has it");
-        conn.role = Role::Leaving(left);
-        conn.spill = Vec::new();
+        conn.role = Role::Leaving(Some(Box::new(left)));
+        conn.spill = Box::default();
         self.leaving.push_back(key);
         self.wheel.schedule(self.now + FAREWELL_MS, Timer::Farewell(key));
     }
@@ -415,7 +416,7 @@ impl Shard {
     pub(super) fn end(&mut self, key: Key<Conn>) {
         let Some(conn) = self.conns.get_mut(key) else { return };
         if let Role::Leaving(left) = &mut conn.role {
-            left.clear();
+            *left = None;
         }
         if !std::mem::replace(&mut conn.ended, true) {
             self.endings.push(Ending::Close(key));
@@ -656,8 +657,8 @@ impl Shard {
     /// another worker, while the client said goodbye.
     fn linger(&mut self, key: Key<Session>, reason: CloseReason) {
         let last = match reason {
-            CloseReason::ForcedClose => "6\x1e1",
-            CloseReason::TransportClose => NOOP,
+            CloseReason::ForcedClose => LastWord::NoopAndClose,
+            CloseReason::TransportClose => LastWord::Noop,
             _ => return self.buried_sessions.push(key),
         };
         let session = self.sessions.get_mut(key).expect("being closed");
@@ -679,10 +680,14 @@ impl Shard {
     }
 
     /// The first poll after the end takes what was still queued, the next one hears that it was the end.
-    fn answer_last_poll(&mut self, key: Key<Session>, exchange: Exchange, last: &str) {
+    fn answer_last_poll(&mut self, key: Key<Session>, exchange: Exchange, last: LastWord) {
         let session = self.sessions.get_mut(key).expect("the caller has it");
         if session.outbox.is_empty() {
             session.state = State::Closed;
+            let last = match last {
+                LastWord::Noop => NOOP,
+                LastWord::NoopAndClose => NOOP_AND_CLOSE,
+            };
             self.last_payload(key, exchange, last);
         } else {
             let mut payload = Vec::new();

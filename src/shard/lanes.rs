@@ -10,6 +10,7 @@
 //!
 //! Invariants: a session is in a lane at most once, and knows it ([`Queued`]).
 
+use super::slack::Slack as _;
 use std::collections::VecDeque;
 
 /// A broadcast that reaches more sockets of a shard than this is wide: half a turn's writes. In tests fewer, so that the
@@ -28,6 +29,7 @@ pub struct Queued {
 }
 
 impl Queued {
+    #[cfg(test)]
     pub fn anywhere(self) -> bool {
         self.swift || self.wide
     }
@@ -84,6 +86,15 @@ impl<K> Lanes<K> {
         let swift = |lanes: &mut Lanes<K>| Some((lanes.swift.pop_front()?, Lane::Swift));
         let wide = |lanes: &mut Lanes<K>| Some((lanes.wide.pop_front()?, Lane::Wide));
         if wide_first { wide(self).or_else(|| swift(self)) } else { swift(self).or_else(|| wide(self)) }
+    }
+
+    /// Gives memory back when the lanes have room for many more than there are. To be called once a turn.
+    pub fn trim(&mut self, sessions: usize) {
+        for lane in [&mut self.swift, &mut self.wide] {
+            if lane.is_empty() && lane.capacity() / 4 > sessions {
+                lane.trim();
+            }
+        }
     }
 
     pub fn is_empty(&self) -> bool {

@@ -23,6 +23,7 @@ pub mod runs;
 pub mod session;
 #[cfg(test)]
 mod simulation;
+mod slack;
 pub mod sockets;
 #[cfg(test)]
 mod tests;
@@ -56,7 +57,7 @@ pub struct Shard {
     sessions: Arena<Session>,
     conns: Arena<Conn>,
     sockets: Arena<Socket>,
-    namespaces: Vec<Option<Namespace>>,
+    namespaces: Arena<Namespace>,
     namespace_slots: HashMap<Box<str>, u32>,
     runs: Runs,
     wheel: Wheel<Timer>,
@@ -173,7 +174,7 @@ impl Shard {
             sessions: Arena::default(),
             conns: Arena::default(),
             sockets: Arena::default(),
-            namespaces: Vec::new(),
+            namespaces: Arena::default(),
             namespace_slots: HashMap::new(),
             runs: Runs::default(),
             wheel: Wheel::default(),
@@ -222,7 +223,7 @@ impl Shard {
     pub fn census(&self) -> Census {
         let open = || self.sessions.iter().filter(|(_, session)| session.state == State::Open);
         let websocket = open().filter(|(_, session)| session.transport.name() == "websocket").count();
-        let namespaces = || self.namespaces.iter().flatten();
+        let namespaces = || self.namespaces.iter().map(|(_, namespace)| namespace);
         Census {
             polling: open().count() - websocket,
             websocket,
@@ -296,6 +297,7 @@ impl Shard {
                 self.conns.remove(*conn);
             }
         }
+        self.lanes.trim(self.sessions.len());
         std::mem::take(&mut self.endings)
     }
 
@@ -318,7 +320,7 @@ impl Shard {
     /// What must be true between turns, because of our own code.
     #[cfg(test)]
     pub fn invariants(&self) {
-        for namespace in self.namespaces.iter().flatten() {
+        for (_, namespace) in self.namespaces.iter() {
             namespace.invariants(&self.sockets);
         }
         for (key, session) in self.sessions.iter() {

@@ -40,10 +40,19 @@ pub enum State {
     Open,
     /// Closed while no poll was there to say so. It only waits for one, whose last packets are these.
     Lingering {
-        last: &'static str,
+        last: LastWord,
     },
     /// Ended. It is freed when the turn ends.
     Closed,
+}
+
+/// What a session that is closed answers to a last poll.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum LastWord {
+    /// The client has said goodbye itself.
+    Noop,
+    /// The server has closed it: a noop, then a close packet.
+    NoopAndClose,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -89,8 +98,8 @@ pub enum HeartbeatState {
 pub struct Conn {
     pub role: Role,
     pub decoder: websocket::Decoder,
-    /// The rest of a partial frame.
-    pub spill: Vec<u8>,
+    /// The rest of a partial frame. A slice, as it is usually empty and never grows where it is.
+    pub spill: Box<[u8]>,
     /// The peer said its last word or broke a rule of framing: what else it sends has no meaning.
     pub deaf: bool,
     /// Its end is noted; the worker closes the stream when the turn ends.
@@ -99,7 +108,7 @@ pub struct Conn {
 
 impl Conn {
     pub fn new(role: Role) -> Conn {
-        Conn { role, decoder: Default::default(), spill: Vec::new(), deaf: false, ended: false }
+        Conn { role, decoder: Default::default(), spill: Box::default(), deaf: false, ended: false }
     }
 }
 
@@ -109,7 +118,8 @@ pub enum Role {
     /// Wants to become it. `probed`: it has sent its ping.
     Probing { session: Key<Session>, probed: bool },
     /// Its session is gone; this is what the peer should still get. Empty: only the peer's own close is awaited.
-    Leaving(VecDeque<Bytes>),
+    #[allow(clippy::box_collection, reason = "8 bytes instead of 32 for the many conns that serve")]
+    Leaving(Option<Box<VecDeque<Bytes>>>),
 }
 
 /// What was said at the handshake. Kept as one piece of text, because most of it is never read.

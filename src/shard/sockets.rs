@@ -8,8 +8,9 @@
 
 use super::arena::Key;
 use super::mail::{Acked, Event};
-use super::rooms::Namespace;
+use super::rooms::{Memberships, Namespace};
 use super::session::{Session, State};
+use super::slack::Slack as _;
 use super::{Shard, Timer};
 use crate::error::CloseReason;
 use crate::proto::{Id, Prepared, socketio};
@@ -31,7 +32,7 @@ pub struct Socket {
     /// Its place in `Namespace::connected`.
     pub place: u32,
     next_ack_id: u32,
-    pub rooms: Vec<Membership>,
+    pub rooms: Memberships,
     /// Tokens by ack id. Ordered, so that they end in the order in which they were asked for.
     #[allow(clippy::box_collection, reason = "8 bytes instead of 24 for the many sockets that wait for nothing")]
     acks: Option<Box<BTreeMap<u32, u64>>>,
@@ -44,13 +45,6 @@ pub enum SocketState {
     Connected,
     /// Left. Its rooms are kept for the `disconnecting` handlers, at most until the turn ends.
     Closed,
-}
-
-/// A socket's place in one room.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Membership {
-    pub room: u32,
-    pub place: u32,
 }
 
 /// Why an emit or a join did nothing.
@@ -110,7 +104,7 @@ impl Shard {
             stamp: 0,
             place: 0,
             next_ack_id: 0,
-            rooms: Vec::new(),
+            rooms: Memberships::default(),
             acks: None,
         });
         self.sessions.get_mut(key)?.sockets.push(socket.slot());
@@ -122,7 +116,7 @@ impl Shard {
         let Some(socket) = self.sockets.get_mut(key).filter(|socket| socket.state == SocketState::Connecting) else {
             return false;
         };
-        let namespace = self.namespaces[socket.namespace as usize].as_mut().expect("a socket's namespace exists");
+        let namespace = self.namespaces.at_mut(socket.namespace).expect("a socket's namespace exists");
         socket.state = SocketState::Connected;
         socket.place = namespace.connected.len() as u32;
         namespace.connected.push(key.slot());
@@ -225,8 +219,9 @@ impl Shard {
         let (namespace, place) = (socket.namespace, socket.place as usize);
         self.forget_acks(key);
         if was == SocketState::Connected {
-            let connected = &mut self.namespaces[namespace as usize].as_mut().expect("in use").connected;
+            let connected = &mut self.namespaces.at_mut(namespace).expect("in use").connected;
             connected.swap_remove(place);
+            connected.trim();
             if let Some(&moved) = connected.get(place) {
                 self.sockets.at_mut(moved).expect("connected, so alive").place = place as u32;
             }
@@ -254,13 +249,15 @@ impl Shard {
     }
 
     pub(super) fn bury_socket(&mut self, key: Key<Socket>) {
-        let namespace_slot = self.sockets.get(key).expect("buried once").namespace;
-        let namespace = self.namespaces[namespace_slot as usize].as_mut().expect("in use");
+        let slot = self.sockets.get(key).expect("buried once").namespace;
+        let namespace = self.namespaces.at_mut(slot).expect("in use");
         namespace.leave_all(key.slot(), &mut self.sockets);
         namespace.users -= 1;
         if namespace.users == 0 {
-            let name = self.namespaces[namespace_slot as usize].take().expect("in use").name;
-            self.namespace_slots.remove(&name);
+            self.namespace_slots.remove(&namespace.name);
+            self.namespace_slots.trim();
+            let unused = self.namespaces.key_at(slot).expect("in use");
+            self.namespaces.remove(unused);
         }
         self.sockets.remove(key);
     }
@@ -285,23 +282,20 @@ impl Shard {
     }
 
     pub(super) fn namespace(&self, slot: u32) -> &Namespace {
-        self.namespaces[slot as usize].as_ref().expect("a socket's namespace exists")
+        self.namespaces.at(slot).expect("a socket's namespace exists")
     }
 
     fn namespace_slot(&mut self, name: &str) -> u32 {
         let slot = match self.namespace_slots.get(name) {
             Some(&slot) => slot,
             None => {
-                let free = self.namespaces.iter().position(Option::is_none).unwrap_or(self.namespaces.len());
-                if free == self.namespaces.len() {
-                    self.namespaces.push(None);
-                }
-                self.namespaces[free] = Some(Namespace::new(name));
-                self.namespace_slots.insert(name.into(), free as u32);
-                free as u32
+                // As many as there are sockets at most, and there is room for one more of those.
+                let slot = self.namespaces.insert_with(|_| Namespace::new(name)).slot();
+                self.namespace_slots.insert(name.into(), slot);
+                slot
             }
         };
-        self.namespaces[slot as usize].as_mut().expect("just made or found").users += 1;
+        self.namespaces.at_mut(slot).expect("just made or found").users += 1;
         slot
     }
 }

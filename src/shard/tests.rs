@@ -5,16 +5,17 @@ use super::drive::{self, App};
 use super::engine::FAREWELL_MS;
 use super::lanes::NARROW_MAX;
 use super::mail::{Acked, Ending, Event, Exchange, Job, Reply, Request, Sent, Target, Wire};
-use super::session::{Conn, Handshake};
+use super::session::{Conn, Handshake, Session};
 use super::sockets::{Socket, SocketState, Unsent};
 use super::wheel::TICK_MS;
-use super::{Carries, Key, Millis, Shard};
+use super::{Carries, Key, Millis, Shard, Timer};
 use crate::error::CloseReason;
+use crate::proto::fuzzing::fuzz;
 use crate::proto::websocket::{self, Opcode};
 use crate::proto::{Id, Prepared, socketio};
 use crate::settings::Settings;
 use std::cell::RefCell;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -321,6 +322,67 @@ fn a_full_socket_joins_no_more_rooms_but_may_join_again_those_it_is_in() {
     assert_eq!(server.join(socket, "a"), Ok(()));
     assert_eq!(server.join(socket, "b"), Err(Unsent::TooManyRooms));
     assert_eq!(server.join(socket, "a"), Ok(()));
+}
+
+#[test]
+fn rooms_are_what_plain_sets_of_names_would_be() {
+    fuzz(12, |random| {
+        let mut server = server();
+        let rooms = *random.pick(&[3, 40, 400]);
+        let mut crowd: Vec<(Key<Conn>, Key<Socket>, BTreeSet<String>)> = Vec::new();
+        for step in 0..600 {
+            let name = format!("room {}", random.below(rooms));
+            if crowd.len() < 2 || (crowd.len() < 12 && random.one_in(20)) {
+                let (conn, socket) = server.joined();
+                crowd.push((conn, socket, BTreeSet::new()));
+            }
+            let at = random.below(crowd.len());
+            let (_, socket, names) = &mut crowd[at];
+            match random.below(40) {
+                0 => {
+                    server.shard.borrow_mut().disconnect(*socket, true);
+                    server.turn();
+                    crowd.swap_remove(at);
+                }
+                1 => {
+                    server.shard.borrow_mut().leave_all(*socket);
+                    let _ = server.join(*socket, &server.id(*socket)); // its own room is not in the model
+                    names.clear();
+                }
+                2..12 => {
+                    server.shard.borrow_mut().leave_room(*socket, &name);
+                    names.remove(&name);
+                }
+                12..36 => {
+                    server.join(*socket, &name).unwrap();
+                    names.insert(name);
+                }
+                _ => {
+                    let (other, quiet) =
+                        (format!("room {}", random.below(rooms)), format!("room {}", random.below(rooms)));
+                    let data = format!("[{step}]");
+                    let meant = |names: &BTreeSet<String>| {
+                        (names.contains(&name) || names.contains(&other)) && !names.contains(&quiet)
+                    };
+                    let reached = server.broadcast(&[&name, &other], &[&quiet], &data);
+                    assert_eq!(reached, crowd.iter().filter(|(.., names)| meant(names)).count());
+                    for (conn, _, names) in &crowd {
+                        assert_eq!(server.heard(*conn) == [format!("42{data}")], meant(names));
+                    }
+                }
+            }
+            for (_, socket, names) in &crowd {
+                let mut expected = names.clone();
+                expected.insert(server.id(*socket));
+                let rooms = server.shard.borrow().rooms_of(*socket);
+                assert_eq!(rooms.len(), expected.len(), "a room is named once");
+                assert_eq!(rooms.into_iter().collect::<BTreeSet<_>>(), expected);
+            }
+            let in_use: BTreeSet<_> = crowd.iter().flat_map(|(.., names)| names).collect();
+            assert_eq!(server.shard.borrow().census().rooms, in_use.len(), "an empty room is gone");
+            server.shard.borrow().invariants();
+        }
+    });
 }
 
 #[test]
@@ -877,4 +939,16 @@ fn the_same_are_not_always_last() {
         server.pipes.bytes.clear();
     }
     assert!(last.len() > 15, "{} different ones", last.len());
+}
+
+// ---- what a client costs
+
+/// The table in perf/budget.md.
+#[test]
+fn an_idle_client_takes_no_more_bytes_than_its_budget() {
+    assert_eq!(size_of::<Session>(), 136);
+    assert_eq!(size_of::<Socket>(), 80);
+    assert_eq!(size_of::<Conn>(), 48);
+    assert_eq!(size_of::<Handshake>(), 64);
+    assert_eq!(size_of::<Timer>(), 16);
 }

@@ -2,11 +2,13 @@
 //!
 //! A hashed wheel of coarse slots. Scheduling is a push, expiry takes a slot's entries at once, and nothing is ever
 //! cancelled: whoever is woken looks whether its deadline still stands and schedules itself again if it moved. An entry
-//! that is farther away than a turn of the wheel (8 s) is put back once each turn. A heap would also do; a push into a
+//! that is farther away than a turn of the wheel (8 s) is looked at once each turn. A heap would also do; a push into a
 //! wheel does not grow with the number of clients.
 //!
 //! Invariants: an entry is never handed out before it is due; `occupied` has a bit for exactly the non-empty slots.
 //! Limits:     deadlines are rounded up to [`TICK_MS`]; one more than a turn of the wheel away just goes round again.
+
+use super::slack::Slack as _;
 
 /// Milliseconds since the shard's start.
 pub type Millis = u64;
@@ -44,7 +46,6 @@ impl<T> Wheel<T> {
     /// Takes everything that is due at `now`, in order of slots.
     pub fn advance(&mut self, now: Millis, expired: &mut Vec<T>) {
         let until = now / TICK_MS;
-        let mut later = Vec::new();
         // After a long sleep one full turn reaches every slot; more would only repeat it.
         let turns = (until + 1).saturating_sub(self.tick).min(SLOTS as u64);
         for tick in (until + 1 - turns)..=until {
@@ -52,14 +53,17 @@ impl<T> Wheel<T> {
             if self.occupied[slot / 64] & 1 << (slot % 64) == 0 {
                 continue;
             }
-            self.occupied[slot / 64] &= !(1 << (slot % 64));
-            for entry in self.slots[slot].drain(..) {
-                if entry.due <= until { expired.push(entry.what) } else { later.push(entry) }
+            let entries = &mut self.slots[slot];
+            expired.extend(entries.extract_if(.., |entry| entry.due <= until).map(|entry| entry.what));
+            if entries.is_empty() {
+                self.occupied[slot / 64] &= !(1 << (slot % 64));
+                // Not kept for the next time: there are thousands of slots.
+                *entries = Vec::new();
+            } else {
+                entries.trim();
             }
-            self.slots[slot].shrink_to(64);
         }
         self.tick = self.tick.max(until + 1);
-        later.into_iter().for_each(|entry| self.put(entry));
     }
 
     /// When `advance` is to be called next. It may be early, never late. `None`: nothing is scheduled.

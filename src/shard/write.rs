@@ -156,7 +156,7 @@ impl Shard {
     fn write_leaving(&mut self, wire: &mut impl Wire) {
         for _ in 0..self.leaving.len() {
             let key = self.leaving.pop_front().expect("counted");
-            let Some(Conn { role: Role::Leaving(left), .. }) = self.conns.get_mut(key) else { continue };
+            let Some(Conn { role: Role::Leaving(Some(left)), .. }) = self.conns.get_mut(key) else { continue };
             if left.is_empty() {
                 continue; // listed twice, or ended meanwhile
             }

@@ -1,14 +1,14 @@
 //! Streams: the TCP connections of established WebSockets, and the poller that watches them.
 //!
-//! A stream's place is its conn's slot, so neither side needs a map. Streams are registered once, edge-triggered, for
-//! both directions: no system call changes a registration again.
+//! A stream stands beside its conn, under the same key, so neither side needs a map. Streams are registered once,
+//! edge-triggered, for both directions: no system call changes a registration again.
 //!
 //! The poller's own descriptor is watched by the runtime, so that one thread can wait for both at once.
 //!
 //! Invariants: a stream is removed when its conn is buried, and at no other time.
 
 use super::admission::Admitted;
-use crate::shard::arena::Key;
+use crate::shard::arena::{Beside, Key};
 use crate::shard::mail::{Job, Sent, Wire};
 use crate::shard::session::Conn;
 use mio::event::Event;
@@ -36,12 +36,11 @@ pub struct NewStream {
 
 struct Stream {
     tcp: TcpStream,
-    conn: Key<Conn>,
     _admitted: Admitted,
 }
 
 pub struct Streams {
-    slots: Vec<Option<Stream>>,
+    beside: Beside<Conn, Stream>,
     registry: mio::Registry,
 }
 
@@ -86,7 +85,7 @@ impl Poller {
         // SAFETY: a `Poll` owns its descriptor and keeps it open as long as it lives; the `AsyncFd` owns the `Poll` until
         // it ends by giving it back, and nobody replaces the `Poll` inside.
         let poll = unsafe { AsyncFd::register_with_interest(poll, RuntimeInterest::READABLE) }?;
-        Ok((Poller { poll, events: Events::with_capacity(EVENTS) }, Streams { slots: Vec::new(), registry }))
+        Ok((Poller { poll, events: Events::with_capacity(EVENTS) }, Streams { beside: Beside::default(), registry }))
     }
 
     /// The bare poll, when the runtime shall watch it no more.
@@ -120,18 +119,13 @@ impl Poller {
 impl Streams {
     pub fn insert(&mut self, conn: Key<Conn>, tcp: std::net::TcpStream, admitted: Admitted) -> io::Result<()> {
         let mut tcp = TcpStream::from_std(tcp);
-        let slot = conn.slot() as usize;
-        self.registry.register(&mut tcp, Token(slot), Interest::READABLE | Interest::WRITABLE)?;
-        if slot >= self.slots.len() {
-            self.slots.resize_with(slot + 1, || None);
-        }
-        self.slots[slot] = Some(Stream { tcp, conn, _admitted: admitted });
+        self.registry.register(&mut tcp, Token(conn.slot() as usize), Interest::READABLE | Interest::WRITABLE)?;
+        self.beside.insert(conn, Stream { tcp, _admitted: admitted });
         Ok(())
     }
 
     pub fn remove(&mut self, conn: Key<Conn>) {
-        let Some(place) = self.slots.get_mut(conn.slot() as usize) else { return };
-        if let Some(mut stream) = place.take_if(|stream| stream.conn == conn) {
+        if let Some(mut stream) = self.beside.remove(conn) {
             // Closing deregisters too; this only spares the kernel a search when a descriptor was cloned.
             let _ = self.registry.deregister(&mut stream.tcp);
         }
@@ -164,13 +158,13 @@ impl Streams {
     }
 
     fn get(&self, conn: Key<Conn>) -> Option<&Stream> {
-        self.slots.get(conn.slot() as usize)?.as_ref().filter(|stream| stream.conn == conn)
+        self.beside.get(conn)
     }
 
     fn ready(&self, event: &Event) -> Option<Ready> {
-        let stream = self.slots.get(event.token().0)?.as_ref()?;
+        let &(conn, _) = self.beside.at(u32::try_from(event.token().0).ok()?)?;
         Some(Ready {
-            conn: stream.conn,
+            conn,
             readable: event.is_readable(),
             writable: event.is_writable(),
             ending: event.is_read_closed() || event.is_error(),

@@ -175,7 +175,6 @@ mod tests {
     use rand::rngs::StdRng;
     use rand::seq::SliceRandom as _;
     use rand::{RngExt as _, SeedableRng as _};
-    use std::collections::VecDeque;
     use std::io::Read as _;
     use std::net::{Ipv4Addr, TcpStream};
     use std::os::fd::OwnedFd;
@@ -213,7 +212,7 @@ mod tests {
                 let (near, far) = UnixStream::pair().unwrap();
                 near.set_nonblocking(true).unwrap();
                 far.set_nonblocking(true).unwrap();
-                let conn = arena.insert_with(|_| Conn::new(Role::Leaving(VecDeque::new())));
+                let conn = arena.insert_with(|_| Conn::new(Role::Leaving(None)));
                 let admitted = Admission::new(0, 0).admit(Ipv4Addr::LOCALHOST.into()).unwrap();
                 streams.insert(conn, TcpStream::from(OwnedFd::from(near)), admitted).unwrap();
                 conns.push(conn);

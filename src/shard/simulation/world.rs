@@ -314,7 +314,7 @@ impl World {
             assert!(mailbox.is_empty() && !shard.has_work(), "shard {} is at rest", shard.number());
             assert_eq!((shard.session_count(), shard.conn_count(), shard.sockets.len()), (0, 0, 0), "all is gone");
             assert_eq!(shard.runs.len(), 0, "every run is freed");
-            assert!(shard.namespaces.iter().all(Option::is_none) && shard.namespace_slots.is_empty());
+            assert!(shard.namespaces.len() == 0 && shard.namespace_slots.is_empty());
             let Counters { opened, closed, queued, written, discarded, parted, .. } = shard.counters;
             assert_eq!((opened, queued), (closed, written + discarded + parted), "the counters balance");
         }
