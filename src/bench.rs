@@ -134,7 +134,7 @@ impl Streams {
             let conn = keys.insert_with(|_| Conn::new(Role::Leaving(None)));
             let admitted = admission.admit(stream.peer_addr()?.ip()).expect("there is no limit");
             stream.set_nonblocking(true)?;
-            watched.insert(conn, stream, admitted)?;
+            watched.insert(conn, stream, Vec::new(), admitted)?;
             conns.push(conn);
         }
         Ok(Streams { conns, streams: watched, sender, sent: Vec::new(), _poller: poller, _runtime: runtime })

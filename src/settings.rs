@@ -51,8 +51,9 @@ pub struct Settings {
     pub connections_max: usize,
     /// TCP connections from one address at a time. Default 0: no limit, because offices share an address.
     pub connections_per_address_max: usize,
-    /// Connections that the kernel may hold until a worker accepts them. Default 4096; the kernel caps it at
-    /// `net.core.somaxconn`.
+    /// Connections that the kernel may hold for a worker until it accepts them. Default 4096: a crowd that reconnects at
+    /// once waits there instead of being refused. The kernel caps it at `net.core.somaxconn`, and the log says so when
+    /// the server starts.
     pub accept_queue: i32,
     /// Workers, one pinned thread each. Default 0: one per core; and with a descriptor table for each worker, more if
     /// `connections_max` needs more tables than there are cores.

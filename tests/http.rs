@@ -9,6 +9,7 @@ use fanfare::proto::Id;
 use fanfare::{Args, CloseReason, Cors, Io, Origins, PeerAddress, Settings, Socket, Transports};
 use http_body_util::Full;
 use std::future::{Ready, ready};
+use std::io::Read as _;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::mpsc::{Receiver, channel};
 use std::task::{Context, Poll};
@@ -330,6 +331,83 @@ fn the_answer_to_a_websocket_handshake_accepts_the_key_and_the_first_sub_protoco
         assert_eq!(response.header("connection").map(str::to_ascii_lowercase).as_deref(), Some("upgrade"));
         assert_eq!(response.header("sec-websocket-protocol"), chosen, "{offered:?}");
     }
+}
+
+/// Everything up to the end of the connection, or as much as `enough` wants, without the `date`.
+fn heard(connection: &mut Connection, enough: impl Fn(&str) -> bool) -> String {
+    let mut heard = Vec::new();
+    let mut byte = [0];
+    while !enough(&String::from_utf8_lossy(&heard)) {
+        match connection.reader.read(&mut byte) {
+            Ok(0) => break,
+            Ok(_) => heard.push(byte[0]),
+            Err(error) => panic!("{error} after {:?}", String::from_utf8_lossy(&heard)),
+        }
+    }
+    let text = String::from_utf8(heard).expect("heads and bodies are text");
+    text.split_inclusive("\r\n").filter(|line| !line.starts_with("date: ")).collect()
+}
+
+#[test]
+fn a_request_that_comes_in_pieces_is_answered_like_one_that_comes_whole() {
+    let fixture = Fixture::new(Settings { routes_under_path: vec!["x".into()], ..listed(true) });
+    let key = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+    let version = "Sec-WebSocket-Version: 13\r\n";
+    let upgrade = "Connection: keep-alive, Upgrade\r\nUpgrade: WebSocket\r\n";
+    let usual = format!("{upgrade}{version}{key}");
+    let head = |line: &str, headers: &str| format!("{line}\r\nHost: localhost\r\n{headers}\r\n");
+    let get = |target: &str, headers: &str| head(&format!("GET {target} HTTP/1.1"), headers);
+    let requests = [
+        (get(WEBSOCKET, &usual), 101),
+        (get(WEBSOCKET, &format!("{usual}Origin: {GOOD}\r\nSec-WebSocket-Protocol: graph, chat\r\n")), 101),
+        (get(&format!("http://localhost{WEBSOCKET}"), &usual), 101),
+        (head(&format!("GET {WEBSOCKET} HTTP/1.0"), &usual), 101),
+        (get(WEBSOCKET, &format!("{usual}Content-Length: 0\r\n")), 101),
+        (get(WEBSOCKET, &format!("{usual}Content-Length: 4\r\n")) + "body", 101),
+        (get(WEBSOCKET, &format!("{usual}X-Long: {}\r\n", "x".repeat(20_000))), 101),
+        (get(WEBSOCKET, &format!("{upgrade}{key}")), 400),
+        (get(WEBSOCKET, &format!("{upgrade}{version}")), 400),
+        (get(&WEBSOCKET.replace("EIO=4", "EIO=3"), &usual), 400),
+        (get(&format!("{WEBSOCKET}&sid=abc"), &usual), 400),
+        (head(&format!("POST {WEBSOCKET} HTTP/1.1"), &usual), 400),
+        (get("/socket.io/x", &format!("{usual}Connection: close\r\n")), 404),
+        (get(WEBSOCKET, "Connection: close\r\n"), 400),
+        (get("/socket.io/?EIO=4&transport=telepathy", "Connection: close\r\n"), 400),
+        ("GET / HTTP/1.1\r\nno colon\r\n\r\n".to_owned(), 400),
+        ("no request\r\n\r\n".to_owned(), 400),
+    ];
+    for (request, status) in &requests {
+        let what = &request[..request.len().min(400)];
+        let has_all = |text: &str| *status == 101 && text.ends_with("\r\n\r\n");
+        let answers = [request.len(), request.len() / 2, 1, request.len() - 1].map(|cut| {
+            let mut connection = Connection::open(fixture.address());
+            connection.write(&request[..cut]);
+            if cut < request.len() {
+                // Long enough, as a rule, for the server to find nothing more and to wait.
+                std::thread::sleep(Duration::from_millis(20));
+                connection.write(&request[cut..]);
+            }
+            heard(&mut connection, has_all)
+        });
+        assert!(answers[0].get(9..12) == Some(&status.to_string()), "{what}\n{answers:?}");
+        assert!(answers.iter().all(|answer| *answer == answers[0]), "{what}\n{answers:#?}");
+    }
+}
+
+#[test]
+fn what_comes_in_front_of_a_handshake_or_behind_it_in_one_write_is_served_in_order() {
+    let fixture = Fixture::new(settings());
+    let mut connection = Connection::open(fixture.address());
+    let headers: String = support::http::UPGRADE.map(|(name, value)| format!("{name}: {value}\r\n")).concat();
+    let first = format!("GET {POLLING} HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    let handshake = format!("GET {WEBSOCKET} HTTP/1.1\r\nHost: localhost\r\n{headers}\r\n");
+    // Behind it a text frame, `40`, with a mask of zeros.
+    let connect = [0x81, 0x82, 0, 0, 0, 0, b'4', b'0'];
+    connection.write([first.as_bytes(), handshake.as_bytes(), &connect].concat());
+    sid_of(&connection.response().body);
+    let mut peer = Peer::accepted(connection);
+    sid_of(&peer.text());
+    assert!(peer.text().starts_with("40{"));
 }
 
 #[test]
@@ -684,6 +762,44 @@ fn a_connection_may_carry_many_sessions_in_turn() {
     }
 }
 
+// ---- a crowd
+
+#[test]
+fn while_thousands_connect_those_inside_are_answered() {
+    const THREADS: usize = 4;
+    const ROUNDS: usize = 25;
+    const AT_A_TIME: usize = 50;
+    let fixture = Fixture::new(settings());
+    let address = fixture.address();
+    let mut peer = Peer::open(address, WEBSOCKET, &[]);
+    peer.text();
+    peer.send("40");
+    assert!(peer.text().starts_with("40{"));
+    // Each connects 50 at a time, and only then asks what they were told.
+    let crowd = move || {
+        for _ in 0..ROUNDS {
+            let mut arrived: Vec<_> = (0..AT_A_TIME).map(|_| Connection::open(address)).collect();
+            arrived.iter_mut().for_each(|connection| connection.send_upgrade("GET", WEBSOCKET, &[]));
+            for connection in arrived {
+                let mut peer = Peer::accepted(connection);
+                sid_of(&peer.text());
+            }
+        }
+    };
+    let crowds: Vec<_> = (0..THREADS).map(|_| std::thread::spawn(crowd)).collect();
+    let mut answered = 0;
+    while crowds.iter().any(|crowd| !crowd.is_finished()) {
+        let event = format!(r#"42["echo",{answered}]"#);
+        peer.send(&event);
+        assert_eq!(peer.text(), event);
+        answered += 1;
+    }
+    crowds.into_iter().for_each(|crowd| crowd.join().expect("everybody was let in"));
+    assert!(answered > 1, "an answer came while they connected");
+    let opened = block_on(fixture.io.stats()).expect("the server runs").opened;
+    assert_eq!(opened, (THREADS * ROUNDS * AT_A_TIME + 1) as u64);
+}
+
 // ---- deadlines and limits
 
 const SOON: Duration = Duration::from_millis(200);
@@ -783,6 +899,17 @@ fn assert_places(settings: Settings, places: usize) {
     drop(peer);
     let second = wait_for_a_place(address);
     drop((first, second));
+}
+
+#[test]
+fn a_handshake_that_never_becomes_a_websocket_gives_its_place_back() {
+    let fixture = Fixture::new(Settings { connections_max: 1, ..settings() });
+    let mut connection = Connection::open(fixture.address());
+    // hyper waits for the body that was announced, and does not upgrade.
+    connection.send_upgrade("GET", WEBSOCKET, &[("Content-Length", "4")]);
+    assert_eq!(connection.response().status, 101);
+    connection.close();
+    wait_for_a_place(fixture.address());
 }
 
 /// A connection that was let in. The server has to notice first that another one has gone.

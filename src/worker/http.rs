@@ -12,6 +12,7 @@
 use super::Worker;
 use super::admission::Admitted;
 use super::exchanges::Waiting;
+use super::http_stream::{HttpStream, KeepBack};
 use super::streams::NewStream;
 use crate::error::Refusal;
 use crate::proto::{Id, websocket};
@@ -21,23 +22,22 @@ use crate::shard::mail::{Reply, Request as Ask};
 use crate::shard::session::Handshake;
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
-use http::{Method, Request, Response, StatusCode};
+use http::{Method, Request, Response, StatusCode, Version};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Either, Full, LengthLimitError, Limited};
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::upgrade::OnUpgrade;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioTimer;
 use std::cell::RefCell;
 use std::convert::Infallible;
 use std::future::Future;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
-use tokio::net::TcpStream;
 
 /// Bytes that a connection may hold while a request's head is incomplete. Browsers with many cookies stay far below;
 /// whoever sends more gets a 431.
@@ -57,38 +57,41 @@ pub type Responding = Pin<Box<dyn Future<Output = Response<Body>>>>;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PeerAddress(pub SocketAddr);
 
-/// Serves one connection until it ends or is a WebSocket.
-pub fn spawn<A: App + 'static>(
-    worker: Rc<Worker<A>>,
-    stream: TcpStream,
-    peer: SocketAddr,
-    admitted: Admitted,
-    routes: Routes,
-) {
+/// Serves one connection until it ends or is a WebSocket. The stream does not block.
+pub fn spawn<A: App + 'static>(worker: Rc<Worker<A>>, stream: TcpStream, peer: SocketAddr, admitted: Admitted) {
+    let open = Open::new(Rc::clone(&worker));
     tokio::task::spawn_local(async move {
-        let _open = Open::new(Rc::clone(&worker));
-        // Fails only on a stream that is already dead, which reading it will show.
-        let _ = stream.set_nodelay(true);
+        let _open = open;
         let handshake_timeout = worker.shard.borrow().settings().handshake_timeout;
         let mut closing = worker.closing.subscribe();
-        let connection = Rc::new(Connection { worker, peer, routes, admitted: RefCell::new(Some(admitted)) });
-        let service = service_fn(move |request| {
-            let connection = Rc::clone(&connection);
-            async move { Ok::<_, Infallible>(connection.serve(request).await) }
-        });
-        let serving = http1::Builder::new()
-            .timer(TokioTimer::new())
-            .header_read_timeout(handshake_timeout)
-            .max_buf_size(HEAD_BYTES_MAX)
-            .serve_connection(TokioIo::new(stream), service)
-            .with_upgrades();
-        let mut serving = pin!(serving);
-        // How a connection ends is of no interest here: a request that was broken off told its session.
-        tokio::select! {
-            _ = serving.as_mut() => return,
-            _ = closing.wait_for(|closing| *closing) => serving.as_mut().graceful_shutdown(),
+        let keep_back = KeepBack::default();
+        let stream = HttpStream::new(stream, keep_back.clone());
+        let upgrade = RefCell::default();
+        let connection = Connection { worker, peer, keep_back, upgrade, admitted: RefCell::new(Some(admitted)) };
+        let connection = Rc::new(connection);
+        // hyper is gone before the stream is asked for: if it did not give it out, it never will.
+        {
+            let service = service_fn(|request| {
+                let connection = Rc::clone(&connection);
+                async move { Ok::<_, Infallible>(connection.serve(request).await) }
+            });
+            let serving = http1::Builder::new()
+                .timer(TokioTimer::new())
+                .header_read_timeout(handshake_timeout)
+                .max_buf_size(HEAD_BYTES_MAX)
+                .serve_connection(stream, service)
+                .with_upgrades();
+            let mut serving = pin!(serving);
+            // How a connection ends is of no interest here: a request that was broken off told its session.
+            tokio::select! {
+                _ = serving.as_mut() => {}
+                _ = closing.wait_for(|closing| *closing) => {
+                    serving.as_mut().graceful_shutdown();
+                    let _ = serving.await;
+                }
+            }
         }
-        let _ = serving.await;
+        connection.take_stream().await;
     });
 }
 
@@ -112,9 +115,20 @@ impl<A> Drop for Open<A> {
 struct Connection<A> {
     worker: Rc<Worker<A>>,
     peer: SocketAddr,
-    routes: Routes,
+    /// Of the stream below hyper.
+    keep_back: KeepBack,
+    /// What the connection becomes when hyper is done with it.
+    upgrade: RefCell<Option<Upgrade>>,
     /// Its place among the admitted connections, until a WebSocket takes it along.
     admitted: RefCell<Option<Admitted>>,
+}
+
+/// A WebSocket handshake that was accepted.
+struct Upgrade {
+    upgraded: OnUpgrade,
+    /// The session that it is to take over; or it begins its own.
+    sid: Option<Id>,
+    handshake: Handshake,
 }
 
 /// The parts of the query that Engine.IO reads. The last of several equal names counts, as in the reference.
@@ -145,7 +159,7 @@ impl<A: App + 'static> Connection<A> {
         let settings = Arc::clone(self.worker.shard.borrow().settings());
         if !is_ours(&settings, request.uri().path()) {
             request.extensions_mut().insert(PeerAddress(self.peer));
-            return (self.routes.0)(request).await;
+            return (self.worker.routes.0)(request).await;
         }
         let cors = settings.cors.as_ref().map(|cors| cors_headers(cors, &request)).unwrap_or_default();
         let preflight = settings.cors.is_some() && request.method() == Method::OPTIONS;
@@ -238,7 +252,7 @@ impl<A: App + 'static> Connection<A> {
 
     // ---- WebSocket
 
-    async fn websocket(self: &Rc<Self>, settings: &Settings, mut request: Request<Incoming>) -> Response<Body> {
+    async fn websocket(&self, settings: &Settings, mut request: Request<Incoming>) -> Response<Body> {
         let query = Query::parse(request.uri().query().unwrap_or_default());
         if !is_enabled(settings, &query.transport) {
             return self.refuse_upgrade(Refusal::TransportUnknown);
@@ -274,8 +288,13 @@ impl<A: App + 'static> Connection<A> {
         };
         let protocol = request.headers().get(header::SEC_WEBSOCKET_PROTOCOL).and_then(first_protocol);
         let handshake = self.handshake(&request);
-        let upgrade = hyper::upgrade::on(&mut request);
-        tokio::task::spawn_local(Rc::clone(self).take_stream(upgrade, sid, handshake));
+        // Where hyper could end the connection with the 101 instead of upgrading it, the 101 must not wait.
+        let upgrades_at_once = request.version() == Version::HTTP_11 && request.body().is_end_stream();
+        if sid.is_none() && upgrades_at_once {
+            self.keep_back.set();
+        }
+        let upgraded = hyper::upgrade::on(&mut request);
+        *self.upgrade.borrow_mut() = Some(Upgrade { upgraded, sid, handshake });
         switching_protocols(&accept, protocol)
     }
 
@@ -288,16 +307,17 @@ impl<A: App + 'static> Connection<A> {
         }
     }
 
-    /// Takes the bare stream out of HTTP once the 101 has left. Nothing of the task or of hyper's buffers remains.
-    async fn take_stream(self: Rc<Self>, upgrade: OnUpgrade, sid: Option<Id>, handshake: Handshake) {
-        let Ok(upgraded) = upgrade.await else { return };
-        let parts = upgraded.downcast::<TokioIo<TcpStream>>().expect("every connection is served on a TcpStream");
-        let Ok(tcp) = parts.io.into_inner().into_std() else { return };
+    /// Takes the bare stream out of HTTP, if it is a WebSocket now. Nothing of the task or of hyper's buffers remains.
+    async fn take_stream(&self) {
+        let Some(Upgrade { upgraded, sid, handshake }) = self.upgrade.take() else { return };
+        let Ok(upgraded) = upgraded.await else { return };
+        let parts = upgraded.downcast::<HttpStream>().expect("every connection is served on an HttpStream");
+        let Ok((tcp, kept)) = parts.io.into_std() else { return };
         let admitted = self.admitted.borrow_mut().take().expect("a connection is upgraded once");
         let stream = NewStream { tcp, read: parts.read_buf.to_vec(), admitted };
         match sid {
             Some(sid) => self.worker.attach_upgrade(sid, stream),
-            None => self.worker.attach(Arc::new(handshake), stream),
+            None => self.worker.attach(Arc::new(handshake), stream, kept),
         }
     }
 

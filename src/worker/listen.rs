@@ -1,19 +1,15 @@
-//! Listen: one accept queue per worker, and the task that empties it.
+//! Listen: one accept queue per worker, which its turn empties.
 //!
 //! Every worker binds the same address with `SO_REUSEPORT`, and the kernel spreads new connections over them. Systems
 //! whose kernel does not spread (macOS) give them all to one worker: everything works, on one core.
 
-use super::Worker;
-use super::http;
+use super::streams::Streams;
 use crate::error::Refusal;
-use crate::shard::drive::App;
 use socket2::{Domain, Protocol, Socket, Type};
-use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::io::{self, ErrorKind};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsRawFd, RawFd};
-use std::rc::Rc;
-use std::time::Duration;
-use tokio::net::TcpStream;
+use std::time::{Duration, Instant};
 
 /// How long a worker that is out of descriptors leaves its accept queue alone.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -42,6 +38,8 @@ impl AsRawFd for Claim {
 /// A listener that shares its address with those of the other workers.
 pub fn listen(address: SocketAddr, accept_queue: i32) -> io::Result<TcpListener> {
     let socket = bind(address)?;
+    // Accepted connections inherit it, which spares each of them a system call.
+    socket.set_tcp_nodelay(true)?;
     socket.set_nonblocking(true)?;
     socket.listen(accept_queue)?;
     Ok(socket.into())
@@ -55,43 +53,158 @@ fn bind(address: SocketAddr) -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// Accepts until the server shuts down.
-pub async fn accept<A: App + 'static>(worker: Rc<Worker<A>>, listener: TcpListener, routes: http::Routes) {
-    let listener = match tokio::net::TcpListener::from_std(listener) {
-        Ok(listener) => listener,
-        Err(error) => return tracing::error!(%error, "the listener cannot be used"),
-    };
-    let mut closing = worker.closing.subscribe();
-    loop {
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            _ = closing.wait_for(|closing| *closing) => return,
-        };
-        match accepted {
-            Ok((stream, peer)) => welcome(&worker, stream, peer, &routes),
-            Err(error) => {
-                worker.admission.note_accept_failure();
-                let warn = |times| tracing::warn!(%error, times, "connections have to wait in the accept queue");
-                worker.accept_failures.note(warn);
-                tokio::time::sleep(ACCEPT_PAUSE).await;
+/// A worker's accept queue, as its turn sees it.
+pub struct Listener {
+    tcp: mio::net::TcpListener,
+    /// Whether connections may wait. The kernel says it once, and it holds until the queue was found empty.
+    waiting: bool,
+    /// Until when the queue is left alone, after a failure.
+    resting_until: Option<Instant>,
+}
+
+impl Listener {
+    pub fn new(tcp: TcpListener, streams: &Streams) -> io::Result<Listener> {
+        let mut tcp = mio::net::TcpListener::from_std(tcp);
+        streams.watch_listener(&mut tcp)?;
+        // Somebody may have come before it was watched.
+        Ok(Listener { tcp, waiting: true, resting_until: None })
+    }
+
+    /// The kernel says that connections wait.
+    pub fn on_ready(&mut self) {
+        self.waiting = true;
+    }
+
+    pub fn resting_until(&self) -> Option<Instant> {
+        self.resting_until
+    }
+
+    /// Whether connections may wait that can be accepted at once.
+    pub fn has_waiting(&self) -> bool {
+        self.waiting && self.resting_until.is_none()
+    }
+
+    /// Accepts at most `budget` connections. A failure ends it for a while: the worker is out of descriptors.
+    pub fn accept(
+        &mut self,
+        now: Instant,
+        budget: usize,
+        mut welcome: impl FnMut(TcpStream, SocketAddr),
+    ) -> io::Result<()> {
+        self.resting_until = self.resting_until.filter(|until| now < *until);
+        for _ in 0..budget {
+            if !self.has_waiting() {
+                break;
+            }
+            match self.tcp.accept() {
+                Ok((stream, peer)) => welcome(stream.into(), peer),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => self.waiting = false,
+                // It was gone before it was accepted, or a signal came: the next one is asked for.
+                Err(error) if matches!(error.kind(), ErrorKind::ConnectionAborted | ErrorKind::Interrupted) => {}
+                Err(error) => {
+                    self.resting_until = Some(now + ACCEPT_PAUSE);
+                    return Err(error);
+                }
             }
         }
+        Ok(())
     }
 }
 
-fn welcome<A: App + 'static>(worker: &Rc<Worker<A>>, stream: TcpStream, peer: SocketAddr, routes: &http::Routes) {
-    match worker.admission.admit(peer.ip()) {
-        Some(admitted) => http::spawn(Rc::clone(worker), stream, peer, admitted, routes.clone()),
-        None => {
-            let _ = stream.try_write(over_limit().as_bytes());
-        }
+/// Says so if the kernel holds fewer connections than it is asked to: a crowd that comes at once is refused by it then.
+pub fn warn_if_capped(accept_queue: i32) {
+    // Of Linux; where there is no such file, there is nothing to compare.
+    let somaxconn = std::fs::read_to_string("/proc/sys/net/core/somaxconn").unwrap_or_default();
+    if let Some(cap) = cap(accept_queue, &somaxconn) {
+        tracing::warn!(
+            accept_queue,
+            somaxconn = cap,
+            "the kernel holds only {cap} connections that wait to be accepted; raise net.core.somaxconn"
+        );
     }
+}
+
+fn cap(accept_queue: i32, somaxconn: &str) -> Option<i32> {
+    somaxconn.trim().parse().ok().filter(|cap| *cap < accept_queue)
 }
 
 /// What a connection over the limits is told before it is closed, without having been asked.
-fn over_limit() -> String {
+pub fn over_limit() -> String {
     let (code, message, status) = Refusal::TooManyConnections.wire();
     let body = format!(r#"{{"code":{code},"message":"{message}"}}"#);
     let head = "Connection: close\r\nRetry-After: 1\r\nContent-Type: application/json";
     format!("HTTP/1.1 {status} Service Unavailable\r\n{head}\r\nContent-Length: {}\r\n\r\n{body}", body.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::streams::Poller;
+    use super::*;
+    use std::net::Ipv4Addr;
+
+    /// A listener, and peers that wait in its queue.
+    fn listener_with(peers: usize) -> (Listener, Vec<TcpStream>) {
+        let tcp = listen((Ipv4Addr::LOCALHOST, 0).into(), 64).unwrap();
+        let address = tcp.local_addr().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let _inside = runtime.enter();
+        let (_, streams) = Poller::new(mio::Poll::new().unwrap()).unwrap();
+        let listener = Listener::new(tcp, &streams).unwrap();
+        (listener, (0..peers).map(|_| TcpStream::connect(address).unwrap()).collect())
+    }
+
+    fn accepted(listener: &mut Listener, now: Instant, budget: usize) -> Vec<SocketAddr> {
+        let mut accepted = Vec::new();
+        listener.accept(now, budget, |_, peer| accepted.push(peer)).unwrap();
+        accepted
+    }
+
+    fn addresses(peers: &[TcpStream]) -> Vec<SocketAddr> {
+        peers.iter().map(|peer| peer.local_addr().unwrap()).collect()
+    }
+
+    #[test]
+    fn a_crowd_is_let_in_by_the_budget_and_in_its_order() {
+        let (mut listener, peers) = listener_with(8);
+        let (now, expected) = (Instant::now(), addresses(&peers));
+        assert_eq!(accepted(&mut listener, now, 3), expected[..3]);
+        assert!(listener.has_waiting(), "the next turn follows at once");
+        assert_eq!(accepted(&mut listener, now, 3), expected[3..6]);
+        assert_eq!(accepted(&mut listener, now, 3), expected[6..]);
+        assert!(!listener.has_waiting(), "the queue was found empty");
+        assert!(accepted(&mut listener, now, 3).is_empty(), "and is left alone until the kernel says otherwise");
+    }
+
+    #[test]
+    fn after_a_failure_the_queue_is_left_alone_for_a_while() {
+        let (mut listener, peers) = listener_with(2);
+        let now = Instant::now();
+        listener.resting_until = Some(now + ACCEPT_PAUSE);
+        assert!(!listener.has_waiting() && accepted(&mut listener, now, 3).is_empty());
+        assert_eq!(listener.resting_until(), Some(now + ACCEPT_PAUSE));
+        assert_eq!(accepted(&mut listener, now + ACCEPT_PAUSE, 3), addresses(&peers));
+        assert_eq!(listener.resting_until(), None);
+    }
+
+    #[test]
+    fn what_is_accepted_does_not_block_and_sends_at_once() {
+        let (mut listener, _peers) = listener_with(1);
+        let mut accepted = 0;
+        let check = |mut stream: TcpStream, _| {
+            assert!(stream.nodelay().unwrap());
+            let read = io::Read::read(&mut stream, &mut [0]);
+            assert!(read.is_err_and(|error| error.kind() == ErrorKind::WouldBlock));
+            accepted += 1;
+        };
+        listener.accept(Instant::now(), 2, check).unwrap();
+        assert_eq!(accepted, 1);
+    }
+
+    #[test]
+    fn a_queue_that_the_kernel_cuts_short_is_noticed() {
+        assert_eq!(cap(4096, "128\n"), Some(128));
+        assert_eq!(cap(4096, "4096\n"), None);
+        assert_eq!(cap(4096, "65535\n"), None);
+        assert_eq!(cap(4096, ""), None, "not Linux");
+    }
 }

@@ -3,6 +3,7 @@
 //! ```text
 //! wait      until a stream, the mailbox or a deadline is ready
 //! read      bytes → frames → packets → handlers; what they emit only lands in outboxes
+//! accept    new connections, each an HTTP task at first
 //! mail      what other shards, and handles on other threads, sent
 //! advance   heartbeats, ack deadlines, upgrade timeouts
 //! post      answers to HTTP requests; mail and calls to other workers (before writing, so that they start early)
@@ -10,7 +11,7 @@
 //! bury      tell the last handlers, close, free: nothing dies before this line
 //! ```
 //!
-//! Reading, mail and writing have budgets, so that no greedy peer and no writing to a giant room can own the core; each
+//! Reading, accepting, mail and writing have budgets, so that no greedy peer and no writing to a giant room can own the core; each
 //! resumes where it stopped. The walk over a room is not cut: it is one store for each receiver.
 //!
 //! HTTP (http.rs) runs as ordinary tasks of the worker's runtime and only while it is HTTP: after a 101 the bare stream
@@ -20,6 +21,7 @@ pub mod admission;
 mod exchanges;
 pub mod here;
 pub mod http;
+mod http_stream;
 mod listen;
 pub mod mailbox;
 mod passage;
@@ -40,12 +42,15 @@ use crate::shard::session::{Conn, Handshake};
 use crate::shard::{Millis, Shard};
 use admission::Admission;
 use exchanges::{Exchanges, Waiting};
+use http::Routes;
+use listen::Listener;
 use mailbox::{Adoption, Mailbox, Post};
 use passage::Arrivals;
 use seldom::Seldom;
 use sender::Sender;
 use std::cell::{Cell, RefCell, RefMut};
 use std::collections::VecDeque;
+use std::net::{SocketAddr, TcpStream};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -59,6 +64,9 @@ const READ_BYTES_MAX: usize = 64 << 10;
 const READS_MAX: usize = 1024;
 /// Sessions written to in one turn at most: some milliseconds of work, after which the inputs are looked at again.
 const WRITES_MAX: usize = 1024;
+/// Connections accepted in one turn at most: half a millisecond of handshakes, so that those who are inside do not wait for
+/// a crowd at the door. The runtime polls 61 tasks between two turns, so the handshakes of one turn do not pile up either.
+const ACCEPTS_MAX: usize = 32;
 /// Posts taken in one turn at most.
 const POSTS_MAX: usize = 256;
 
@@ -74,6 +82,7 @@ pub struct Worker<A> {
     arrivals: RefCell<Arrivals>,
     exchanges: Exchanges,
     admission: Arc<Admission>,
+    routes: Routes,
     /// Posts that wait for this turn's end, or for room in a mailbox.
     outgoing: Rc<RefCell<VecDeque<(u16, Post)>>>,
     /// Streams that have more to read than the last turn took.
@@ -88,8 +97,9 @@ pub struct Worker<A> {
 
 impl<A: App + 'static> Worker<A> {
     /// Turns until the server is shut down and everybody is gone, or the grace is over.
-    async fn run(self: Rc<Self>, poller: &mut Poller) {
+    async fn run(self: Rc<Self>, poller: &mut Poller, listener: Listener) {
         let mut buffer = vec![0; READ_BYTES_MAX].into_boxed_slice();
+        let mut listener = Some(listener);
         let mut busy = false;
         let mut closing = self.closing.subscribe();
         let mut deadline = None;
@@ -101,12 +111,14 @@ impl<A: App + 'static> Worker<A> {
                     () = poller.ready() => {}
                     () = self.touched.wait() => {}
                     () = sleep_until(self.next_due()) => {}
+                    () = sleep_until(listener.as_ref().and_then(Listener::resting_until)) => {}
                     () = sleep_until(deadline) => {}
                     _ = closing.changed(), if deadline.is_none() => {}
                 }
             }
-            busy = self.turn(poller, &mut buffer);
+            busy = self.turn(poller, listener.as_mut(), &mut buffer);
             if *self.closing.borrow() {
+                listener = None;
                 let grace = self.shard.borrow().settings().shutdown_grace;
                 let deadline = *deadline.get_or_insert_with(|| Instant::now() + grace);
                 if self.is_empty() || Instant::now() >= deadline {
@@ -117,22 +129,26 @@ impl<A: App + 'static> Worker<A> {
     }
 
     /// One turn. Returns whether there is more to do at once.
-    fn turn(&self, poller: &mut Poller, buffer: &mut [u8]) -> bool {
+    fn turn(self: &Rc<Self>, poller: &mut Poller, mut listener: Option<&mut Listener>, buffer: &mut [u8]) -> bool {
         self.shard.borrow_mut().tell_time(self.now());
-        let saturated = self.find_ready(poller);
+        let saturated = self.find_ready(poller, listener.as_deref_mut());
         self.read(buffer);
+        let more_connections = listener.is_some_and(|listener| self.accept(listener));
         let more_mail = self.take_mail();
         drive::advance(&self.shard, &self.app, self.now());
         self.post();
         self.write();
         self.bury();
         self.touched.clear();
-        saturated || more_mail
+        saturated || more_connections || more_mail
     }
 
-    fn find_ready(&self, poller: &mut Poller) -> bool {
+    fn find_ready(&self, poller: &mut Poller, listener: Option<&mut Listener>) -> bool {
         let mut ready = Vec::new();
-        let saturated = poller.poll(&self.streams.borrow(), &mut ready);
+        let found = poller.poll(&self.streams.borrow(), &mut ready);
+        if let (Some(listener), true) = (listener, found.connections) {
+            listener.on_ready();
+        }
         for ready in ready {
             if ready.writable {
                 self.shard.borrow_mut().on_writable(ready.conn);
@@ -141,7 +157,7 @@ impl<A: App + 'static> Worker<A> {
                 self.unread.borrow_mut().push_back(ready);
             }
         }
-        saturated
+        found.more
     }
 
     fn read(&self, buffer: &mut [u8]) {
@@ -166,6 +182,24 @@ impl<A: App + 'static> Worker<A> {
                 ReadOutcome::Broken => self.shard.borrow_mut().on_hangup(ready.conn, true),
             }
             drive::hear_out(&self.shard, &self.app);
+        }
+    }
+
+    /// Takes in new connections. Returns whether more may wait.
+    fn accept(self: &Rc<Self>, listener: &mut Listener) -> bool {
+        let accepted = listener.accept(Instant::now(), ACCEPTS_MAX, |stream, peer| self.welcome(stream, peer));
+        if let Err(error) = accepted {
+            self.admission.note_accept_failure();
+            let warn = |times| tracing::warn!(%error, times, "connections have to wait in the accept queue");
+            self.accept_failures.note(warn);
+        }
+        listener.has_waiting()
+    }
+
+    fn welcome(self: &Rc<Self>, stream: TcpStream, peer: SocketAddr) {
+        match self.admission.admit(peer.ip()) {
+            Some(admitted) => http::spawn(Rc::clone(self), stream, peer, admitted),
+            None => streams::write_last(&stream, listen::over_limit().as_bytes()),
         }
     }
 
@@ -225,11 +259,13 @@ impl<A: App + 'static> Worker<A> {
 
     // ---- what HTTP tasks ask for, between turns
 
-    /// A WebSocket that begins its own session. Without room for it the stream is closed.
-    fn attach(&self, handshake: Arc<Handshake>, stream: NewStream) {
+    /// A WebSocket that begins its own session, with a 101 that has not left yet, perhaps. Without room for it the stream
+    /// is closed.
+    fn attach(&self, handshake: Arc<Handshake>, stream: NewStream, greeting: Vec<u8>) {
         let opened = self.shard_now().open_websocket(handshake);
-        if let Ok(conn) = opened {
-            self.begin_reading(conn, stream);
+        match opened {
+            Ok(conn) => self.begin_reading(conn, stream, greeting),
+            Err(_) => streams::write_last(&stream.tcp, &greeting),
         }
     }
 
@@ -257,12 +293,13 @@ impl<A: App + 'static> Worker<A> {
 
     fn adopt(&self, sid: Id, stream: NewStream) {
         let conn = self.shard_now().open_upgrade(sid);
-        self.begin_reading(conn, stream);
+        self.begin_reading(conn, stream, Vec::new());
     }
 
-    fn begin_reading(&self, conn: Key<Conn>, NewStream { tcp, mut read, admitted }: NewStream) {
+    fn begin_reading(&self, conn: Key<Conn>, stream: NewStream, greeting: Vec<u8>) {
+        let NewStream { tcp, mut read, admitted } = stream;
         drive::hear_out(&self.shard, &self.app); // the session has begun before its first message is read
-        let inserted = self.streams.borrow_mut().insert(conn, tcp, admitted);
+        let inserted = self.streams.borrow_mut().insert(conn, tcp, greeting, admitted);
         if let Err(error) = inserted {
             tracing::warn!(%error, "a stream could not be watched");
             self.shard_now().on_hangup(conn, true);

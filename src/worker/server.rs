@@ -3,7 +3,7 @@
 use super::admission::Admission;
 use super::exchanges::Exchanges;
 use super::http::Routes;
-use super::listen::Claim;
+use super::listen::{Claim, Listener};
 use super::mailbox::{Mailbox, Post};
 use super::passage::Passage;
 use super::seldom::Seldom;
@@ -103,6 +103,7 @@ pub fn start<A: App + 'static>(
     app: impl Fn(u16) -> A + Send + Clone + 'static,
 ) -> Result<Workers, Failure> {
     let Groundwork { mailboxes, seats, own_tables } = groundwork;
+    listen::warn_if_capped(settings.accept_queue);
     let (home, keeper) = if own_tables { Home::of_own_tables().map_err(Failure::Resources)? } else { Home::shared() };
     let mut threads = Vec::from_iter(keeper);
     let cores = if settings.pin { core_affinity::get_core_ids().unwrap_or_default() } else { Vec::new() };
@@ -251,6 +252,7 @@ fn work<A: App + 'static>(
     let tasks = tokio::task::LocalSet::new();
     let poll = tasks.block_on(runtime, async {
         let (mut poller, streams) = Poller::new(poll).expect("the poller's descriptor can be watched");
+        let listener = Listener::new(listener, &streams).expect("the listener can be watched");
         let worker = Rc::new(Worker {
             number,
             shard: Rc::clone(&shard),
@@ -262,6 +264,7 @@ fn work<A: App + 'static>(
             arrivals: RefCell::default(),
             exchanges: Exchanges::default(),
             admission,
+            routes,
             outgoing: Rc::default(),
             unread: RefCell::default(),
             touched: Rc::default(),
@@ -271,8 +274,7 @@ fn work<A: App + 'static>(
             lost_adoptions: Seldom::default(),
         });
         here::settle_in(mailboxes, shard, started, Rc::clone(&worker.outgoing), Rc::clone(&worker.touched));
-        tokio::task::spawn_local(listen::accept(Rc::clone(&worker), listener, routes));
-        worker.run(&mut poller).await;
+        worker.run(&mut poller, listener).await;
         poller.into_poll()
     });
     // HTTP tasks that were cut off, and what their ends do, still find the shard.

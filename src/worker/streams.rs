@@ -12,9 +12,10 @@ use crate::shard::arena::{Beside, Key};
 use crate::shard::mail::{Job, Sent, Wire};
 use crate::shard::session::Conn;
 use mio::event::Event;
-use mio::net::TcpStream;
+use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token};
-use std::io::{self, ErrorKind, Read as _, Write as _};
+use std::cell::RefCell;
+use std::io::{self, ErrorKind, IoSlice, Read as _, Write as _};
 use std::net::Shutdown;
 #[cfg(target_os = "linux")]
 use std::os::fd::{AsFd as _, BorrowedFd};
@@ -22,8 +23,10 @@ use std::time::Duration;
 use tokio::io::Interest as RuntimeInterest;
 use tokio::io::unix::AsyncFd;
 
-/// The mailbox's token; no slot reaches it.
+/// The mailbox's token; no slot reaches it, or the next one.
 const MAILBOX: Token = Token(usize::MAX >> 1);
+/// The listener's token.
+const LISTENER: Token = Token(MAILBOX.0 - 1);
 /// Events taken from the kernel at a time.
 const EVENTS: usize = 1024;
 
@@ -36,6 +39,8 @@ pub struct NewStream {
 
 struct Stream {
     tcp: TcpStream,
+    /// What the peer has to be sent before anything else: its 101, until the first write.
+    greeting: RefCell<Box<[u8]>>,
     _admitted: Admitted,
 }
 
@@ -58,6 +63,14 @@ pub struct Ready {
     pub writable: bool,
     /// The peer's FIN, or an error, is behind the bytes.
     pub ending: bool,
+}
+
+/// What the kernel said, besides which streams are ready.
+pub struct Found {
+    /// Connections wait to be accepted.
+    pub connections: bool,
+    /// There may be more to ask for.
+    pub more: bool,
 }
 
 /// What a read found.
@@ -100,27 +113,38 @@ impl Poller {
         }
     }
 
-    /// Asks the kernel what is ready now. Returns whether there may be more.
-    pub fn poll(&mut self, streams: &Streams, ready: &mut Vec<Ready>) -> bool {
+    /// Asks the kernel what is ready now.
+    pub fn poll(&mut self, streams: &Streams, ready: &mut Vec<Ready>) -> Found {
         if let Err(error) = self.poll.get_mut().poll(&mut self.events, Some(Duration::ZERO)) {
             // Interrupted: what is ready is still ready, and is asked for again.
             let again = error.kind() == ErrorKind::Interrupted;
             if !again {
                 tracing::error!(%error, "polling failed");
             }
-            return again;
+            return Found { connections: false, more: again };
         }
-        let events = self.events.iter().filter(|event| event.token() != MAILBOX);
-        ready.extend(events.filter_map(|event| streams.ready(event)));
-        self.events.iter().count() >= EVENTS
+        // The mailbox and the listener have no slot.
+        ready.extend(self.events.iter().filter_map(|event| streams.ready(event)));
+        let connections = self.events.iter().any(|event| event.token() == LISTENER);
+        Found { connections, more: self.events.iter().count() >= EVENTS }
     }
 }
 
 impl Streams {
-    pub fn insert(&mut self, conn: Key<Conn>, tcp: std::net::TcpStream, admitted: Admitted) -> io::Result<()> {
+    pub fn watch_listener(&self, listener: &mut TcpListener) -> io::Result<()> {
+        self.registry.register(listener, LISTENER, Interest::READABLE)
+    }
+
+    pub fn insert(
+        &mut self,
+        conn: Key<Conn>,
+        tcp: std::net::TcpStream,
+        greeting: Vec<u8>,
+        admitted: Admitted,
+    ) -> io::Result<()> {
         let mut tcp = TcpStream::from_std(tcp);
         self.registry.register(&mut tcp, Token(conn.slot() as usize), Interest::READABLE | Interest::WRITABLE)?;
-        self.beside.insert(conn, Stream { tcp, _admitted: admitted });
+        self.beside.insert(conn, Stream { tcp, greeting: RefCell::new(greeting.into()), _admitted: admitted });
         Ok(())
     }
 
@@ -151,6 +175,12 @@ impl Streams {
         }
     }
 
+    /// Whether the stream's first bytes have something in front of them, which only a [`SendLoop`] knows to send.
+    #[cfg(target_os = "linux")]
+    pub fn owes_greeting(&self, conn: Key<Conn>) -> bool {
+        self.get(conn).is_some_and(|stream| !stream.greeting.borrow().is_empty())
+    }
+
     /// What a sender writes to, as long as the stream is there.
     #[cfg(target_os = "linux")]
     pub fn descriptor(&self, conn: Key<Conn>) -> Option<BorrowedFd<'_>> {
@@ -172,6 +202,25 @@ impl Streams {
     }
 }
 
+impl Stream {
+    /// Writes bytes, and in front of them the greeting, which is not counted.
+    fn write(&self, bytes: &[u8]) -> io::Result<usize> {
+        let mut greeting = self.greeting.borrow_mut();
+        if greeting.is_empty() {
+            return (&self.tcp).write(bytes);
+        }
+        let written = (&self.tcp).write_vectored(&[IoSlice::new(&greeting), IoSlice::new(bytes)])?;
+        let greeted = written.min(greeting.len());
+        *greeting = greeting[greeted..].into();
+        Ok(written - greeted)
+    }
+}
+
+/// Sends what a peer should hear before its stream is closed, if the stream takes it.
+pub fn write_last(mut tcp: &std::net::TcpStream, bytes: &[u8]) {
+    let _ = tcp.write(bytes);
+}
+
 /// The sender that is always there: one `send(2)` a job.
 pub struct SendLoop<'s>(pub &'s Streams);
 
@@ -185,7 +234,7 @@ impl SendLoop<'_> {
     pub fn send_one(&self, job: &Job<'_>) -> Sent {
         let Some(stream) = self.0.get(job.conn) else { return Sent::Broken };
         loop {
-            if let Some(sent) = outcome((&stream.tcp).write(job.bytes)) {
+            if let Some(sent) = outcome(stream.write(job.bytes)) {
                 return sent;
             }
         }
@@ -200,5 +249,66 @@ pub fn outcome(result: io::Result<usize>) -> Option<Sent> {
         Err(error) if error.kind() == ErrorKind::WouldBlock => Some(Sent::Blocked),
         Err(error) if error.kind() == ErrorKind::Interrupted => None,
         Err(_) => Some(Sent::Broken),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::admission::Admission;
+    use super::*;
+    use crate::shard::arena::Arena;
+    use crate::shard::session::Role;
+    use std::net::Ipv4Addr;
+
+    /// A stream with a greeting, and its peer.
+    fn greeted(greeting: Vec<u8>) -> (Streams, Key<Conn>, std::net::TcpStream) {
+        let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let peer = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (tcp, address) = listener.accept().unwrap();
+        tcp.set_nonblocking(true).unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let _inside = runtime.enter();
+        let (_, mut streams) = Poller::new(Poll::new().unwrap()).unwrap();
+        let conn = Arena::default().insert_with(|_| Conn::new(Role::Leaving(None)));
+        streams.insert(conn, tcp, greeting, Admission::new(0, 0).admit(address.ip()).unwrap()).unwrap();
+        (streams, conn, peer)
+    }
+
+    fn send(streams: &mut Streams, conn: Key<Conn>, bytes: &[u8]) -> Sent {
+        let mut sent = Vec::new();
+        SendLoop(streams).send(&[Job { conn, bytes }], &mut sent);
+        sent[0]
+    }
+
+    #[test]
+    fn a_greeting_leaves_once_in_front_of_the_first_bytes_and_is_not_counted() {
+        let (mut streams, conn, mut peer) = greeted(b"hello, ".to_vec());
+        assert!(matches!(send(&mut streams, conn, b"world"), Sent::Bytes(5)));
+        assert!(matches!(send(&mut streams, conn, b"!"), Sent::Bytes(1)));
+        drop(streams);
+        let mut heard = String::new();
+        peer.read_to_string(&mut heard).unwrap();
+        assert_eq!(heard, "hello, world!");
+    }
+
+    #[test]
+    fn a_stream_that_takes_only_a_part_of_the_greeting_gets_the_rest_later() {
+        // More than any socket takes at a time.
+        let greeting: Vec<u8> = (0..16u32 << 20).map(|byte| (byte % 251) as u8).collect();
+        let (mut streams, conn, mut peer) = greeted(greeting.clone());
+        assert!(matches!(send(&mut streams, conn, b"end"), Sent::Blocked));
+        let mut heard = vec![0; greeting.len() + 3];
+        let mut at = 0;
+        let mut sent = 0;
+        while at < heard.len() {
+            at += peer.read(&mut heard[at..]).unwrap();
+            if sent < 3
+                && let Sent::Bytes(bytes) = send(&mut streams, conn, &b"end"[sent..])
+            {
+                sent += bytes;
+            }
+        }
+        assert_eq!(sent, 3, "only the bytes behind the greeting are counted");
+        assert!(heard == [&greeting[..], b"end"].concat());
     }
 }

@@ -85,7 +85,10 @@ impl SendRing<'_> {
     fn send_batch(&mut self, jobs: &[Job<'_>], sent: &mut [Sent]) {
         let mut in_flight = InFlight::new(&mut self.ring.ring);
         for (number, job) in jobs.iter().enumerate() {
-            if let Some(stream) = self.streams.descriptor(job.conn) {
+            if self.streams.owes_greeting(job.conn) {
+                // Two pieces, once in a stream's life: not worth another kind of entry.
+                sent[number] = SendLoop(self.streams).send_one(job);
+            } else if let Some(stream) = self.streams.descriptor(job.conn) {
                 in_flight.push(stream, job.bytes, number as u64);
             }
         }
@@ -214,7 +217,7 @@ mod tests {
                 far.set_nonblocking(true).unwrap();
                 let conn = arena.insert_with(|_| Conn::new(Role::Leaving(None)));
                 let admitted = Admission::new(0, 0).admit(Ipv4Addr::LOCALHOST.into()).unwrap();
-                streams.insert(conn, TcpStream::from(OwnedFd::from(near)), admitted).unwrap();
+                streams.insert(conn, TcpStream::from(OwnedFd::from(near)), Vec::new(), admitted).unwrap();
                 conns.push(conn);
                 peers.push(Some(far));
             }

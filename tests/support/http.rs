@@ -112,9 +112,15 @@ impl Connection {
 
     /// A WebSocket handshake, with more headers or other values for the usual ones.
     pub fn upgrade(&mut self, method: &str, target: &str, other: &[(&str, &str)]) -> Response {
+        self.send_upgrade(method, target, other);
+        self.response()
+    }
+
+    /// The same, without waiting for the answer.
+    pub fn send_upgrade(&mut self, method: &str, target: &str, other: &[(&str, &str)]) {
         let usual = UPGRADE.into_iter().filter(|(name, _)| other.iter().all(|(replaced, _)| replaced != name));
         let headers: Vec<_> = usual.chain(other.iter().copied()).filter(|(_, value)| !value.is_empty()).collect();
-        self.request(method, target, &headers, b"")
+        self.send(method, target, &headers, b"");
     }
 
     /// Whether nothing has come that nobody has read yet.

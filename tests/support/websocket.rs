@@ -22,7 +22,13 @@ impl Peer {
 
     /// The same on a connection that has carried requests before.
     pub fn over(mut connection: Connection, target: &str, headers: &[(&str, &str)]) -> Peer {
-        let response = connection.upgrade("GET", target, headers);
+        connection.send_upgrade("GET", target, headers);
+        Peer::accepted(connection)
+    }
+
+    /// The same where the handshake has been sent, and the answer has not been read.
+    pub fn accepted(mut connection: Connection) -> Peer {
+        let response = connection.response();
         assert_eq!(response.status, 101, "{response:?}");
         Peer { connection }
     }
