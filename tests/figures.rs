@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 
 const UPDATE: &str = "FANFARE_UPDATE_README=1 cargo test --test figures";
 
-const RELAY: &str = "2026-11-22-relay.json";
+const RELAY: &str = "2026-11-22-relay-uring.json";
 const LARGE: &str = "2026-11-22-100k.json";
 
 const TABLES: &[Table] = &[RELAY_TABLE, LARGE_TABLE];
@@ -47,11 +47,17 @@ const RELAY_TABLE: Table = Table {
             ],
         },
         Row {
+            what: "CPU per delivery of 16 KB, 1,000 connections",
+            unit: MICROSECONDS_OF_NANOSECONDS,
+            fanfare: Figure(RELAY, "/runs/3/median/ours/server_cpu_ns"),
+            peers: &[Peer::Compared(Figure(RELAY, "/runs/3/median/bunraw/server_cpu_ns")), Peer::Unknown],
+        },
+        Row {
             what: "CPU per connect, Socket.IO's CONNECT included",
             unit: Unit { name: "µs", divisor: 1.0, decimals_min: 0 },
-            fanfare: Figure(RELAY, "/runs/3/median/ours"),
+            fanfare: Figure(RELAY, "/runs/0/median/ours/conn_cpu_us"),
             peers: &[
-                Peer::Compared(Figure(RELAY, "/runs/3/median/bunraw")),
+                Peer::Compared(Figure(RELAY, "/runs/0/median/bunraw/conn_cpu_us")),
                 Peer::Compared(Figure(RELAY, "/runs/0/median/node/conn_cpu_us")),
             ],
         },
@@ -147,6 +153,8 @@ enum Peer {
     Compared(Figure),
     /// Measured otherwise; the text beside it says how.
     Alone(Figure, &'static str),
+    /// Not measured.
+    Unknown,
 }
 
 struct Unit {
@@ -232,15 +240,18 @@ impl Table {
             let ours = results.number(&row.fanfare);
             write!(text, "| {} | {} |", row.what, row.unit.of(ours)).expect("a string takes all");
             for peer in row.peers {
-                let beside = match peer {
-                    Peer::Alone(_, beside) => (*beside).to_owned(),
+                let (figure, beside) = match peer {
+                    Peer::Unknown => {
+                        text.push_str(" – |");
+                        continue;
+                    }
+                    Peer::Alone(figure, beside) => (figure, (*beside).to_owned()),
                     Peer::Compared(figure) => {
                         let ratio = number(ours / results.number(figure), 0);
                         let first = !std::mem::replace(&mut explained, true);
-                        if first { format!("(fanfare is {ratio} of it)") } else { format!("({ratio})") }
+                        (figure, if first { format!("(fanfare is {ratio} of it)") } else { format!("({ratio})") })
                     }
                 };
-                let (Peer::Compared(figure) | Peer::Alone(figure, _)) = peer;
                 let cell = format!("{} {beside}", row.unit.of(results.number(figure)));
                 write!(text, " {} |", cell.trim_end()).expect("a string takes all");
             }
