@@ -89,8 +89,8 @@ pub struct Options {
     #[arg(long, value_name = "TEXT")]
     pub subscribe: Option<String>,
 
-    /// What is done: ticker, scores, chat, notify, auction, storm, stall, join, connect or churn; see scenarios/ [ticker,
-    /// without a room]
+    /// What is done: ticker, scores, chat, notify, auction, storm, stall, join, connect or churn; see scenarios/;
+    /// ticker without a room, unless told
     #[arg(long, value_name = "NAME", conflicts_with = "scenario")]
     pub workload: Option<String>,
 
@@ -98,11 +98,11 @@ pub struct Options {
     #[arg(long, value_name = "FILE")]
     pub scenario: Option<PathBuf>,
 
-    /// How many clients connect [1000]
+    /// How many clients connect; 1000 unless told
     #[arg(long, short, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
     pub connections: Option<u32>,
 
-    /// How many connections are begun per second, at most [2000/s]
+    /// How many connections are begun per second, at most; 2000/s unless told
     #[arg(long, value_name = "RATE", value_parser = units::parse_rate)]
     pub ramp: Option<f64>,
 
@@ -111,21 +111,21 @@ pub struct Options {
     #[arg(long, value_name = "NAME")]
     pub room: Option<String>,
 
-    /// Messages published per second [10/s]
+    /// Messages published per second; 10/s unless told
     #[arg(long, value_name = "RATE", value_parser = units::parse_rate)]
     pub rate: Option<f64>,
 
-    /// The length of a message's string, in bytes; 36 at least [200]
+    /// The length of a message's string, in bytes; 36 at least; 200 unless told
     #[arg(long, value_name = "BYTES", value_parser = units::parse_bytes)]
     pub size: Option<usize>,
 
-    /// How long messages are published [10s]
+    /// How long messages are published; 10s unless told
     #[arg(long, value_name = "TIME", value_parser = units::parse_duration)]
     pub duration: Option<Duration>,
 
     /// `http`: POST /api/publish; `event:NAME`: a client emits NAME with the string, and with the room if there is one,
-    /// and the server relays the string as `msg`; `message`: a plain WebSocket client sends the string [http, or message
-    /// with --protocol ws]
+    /// and the server relays the string as `msg`; `message`: a plain WebSocket client sends the string; http unless
+    /// told, message with --protocol ws
     #[arg(long, value_name = "WAY", value_parser = parse_publish)]
     pub publish: Option<Publish>,
 
