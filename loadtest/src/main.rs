@@ -1,12 +1,14 @@
 //! loadtest: what a fan-out server really delivers, counted exactly and timed honestly.
 //!
 //! ```text
-//!   options ─▶ plan ─▶ run ┬─ crowd × threads:  ramp ─▶ session ─▶ order, ranks ─▶ tally ┐
-//!                          └─ publisher:        schedule ─▶ stamp ─▶ wire                ┴─▶ report ─▶ exit code
+//!   options, scenario ─▶ plan ─▶ run ┬─ crowd × threads:  ramp ─▶ session ─▶ books ─▶ tally, marks ┐
+//!                                    └─ publisher:        schedule ─▶ stamp ─▶ wire                ┴─▶ report
+//!                                                                                                      ▼
+//!                                                                           exit code ◀─ views ◀─ record
 //! ```
 //!
 //! It shares no code with the server: a bug in a common codec would hide from both. Threads meet on the `board`, in
-//! numbers only. Whoever wants to understand one run reads `run.rs`, then `crowd.rs`.
+//! numbers only. Whoever wants to understand one run reads `run.rs`, then `crowd/`.
 //!
 //! Clients may be on other machines: there `loadtest agent` runs the crowds, here a link stands for them; see
 //! `remote/mod.rs`. `loadtest doctor` tells beforehand whether this machine allows a run; see `doctor/mod.rs`.
