@@ -42,7 +42,6 @@ impl Shard {
             sockets: &mut self.sockets,
             sessions: &mut self.sessions,
             lanes: &mut self.lanes,
-            lane: Lane::Swift,
             step: self.runs.step(packet),
             volatile: target.volatile,
             reached: 0,
@@ -51,7 +50,7 @@ impl Shard {
         match &target.rooms[..] {
             [] => walk.deliver_all(&namespace.connected),
             rooms => rooms.iter().for_each(|room| {
-                walk.deliver(own_room(walk.sockets, self.number, slot, room).as_slice());
+                walk.deliver(own_room(walk.sockets, self.number, slot, room).as_slice(), Lane::Swift);
                 walk.deliver_all(namespace.members(room));
             }),
         }
@@ -241,7 +240,6 @@ struct Walk<'s> {
     sockets: &'s mut Arena<Socket>,
     sessions: &'s mut Arena<Session>,
     lanes: &'s mut Lanes<Key<Session>>,
-    lane: Lane,
     step: Step<'s>,
     volatile: bool,
     reached: usize,
@@ -253,16 +251,14 @@ impl Walk<'_> {
     /// that the same are not always last.
     fn deliver_all(&mut self, slots: &[u32]) {
         if slots.len() <= NARROW_MAX {
-            self.lane = Lane::Swift;
-            return self.deliver(slots);
+            return self.deliver(slots, Lane::Swift);
         }
-        self.lane = Lane::Wide;
         let (last, first) = slots.split_at(scatter(self.stamp) % slots.len());
-        self.deliver(first);
-        self.deliver(last);
+        self.deliver(first, Lane::Wide);
+        self.deliver(last, Lane::Wide);
     }
 
-    fn deliver(&mut self, slots: &[u32]) {
+    fn deliver(&mut self, slots: &[u32], lane: Lane) {
         for &slot in slots {
             let socket = self.sockets.at_mut(slot).expect("a member is alive");
             if socket.stamp == self.stamp || socket.state != SocketState::Connected {
@@ -275,7 +271,7 @@ impl Walk<'_> {
                 self.dropped += 1;
                 continue;
             }
-            self.lanes.add(key, &mut session.queued, self.lane);
+            self.lanes.add(key, &mut session.queued, lane);
             self.step.extend(&mut session.outbox.run);
             self.reached += 1;
         }
