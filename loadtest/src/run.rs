@@ -159,6 +159,8 @@ struct Control<'a> {
     /// Messages whose last receiver has been seen to, and the times of those.
     complete: u32,
     last: Times,
+    /// The longest of those since a second was written.
+    longest: Option<Nanos>,
     threads: Vec<Thread>,
     notes: Notes,
 }
@@ -198,6 +200,7 @@ impl<'a> Control<'a> {
             written: View::default(),
             complete: 0,
             last: Times::default(),
+            longest: None,
             threads: vec![Thread::default(); board.seats.len()],
             notes: Notes::default(),
         }
@@ -330,7 +333,7 @@ impl<'a> Control<'a> {
     }
 
     fn write_second(&mut self) {
-        let last_max = self.settle_complete();
+        self.settle_complete();
         self.threads.iter_mut().zip(&self.board.seats).for_each(|(thread, seat)| thread.look(seat));
         let (snapshot, view) = self.snapshot(self.written);
         self.written = view;
@@ -341,7 +344,7 @@ impl<'a> Control<'a> {
             published: snapshot.published,
             delivered: snapshot.delivered,
             per_second: snapshot.per_second,
-            last_max_ms: last_max.map(|delay| delay as f64 / 1e6),
+            last_max_ms: self.longest.take().map(|delay| delay as f64 / 1e6),
             behind: snapshot.behind.to_vec(),
             server_cpu: snapshot.server.map(|server| server.cpu),
             server_resident: snapshot.server.map(|server| server.resident),
@@ -349,17 +352,17 @@ impl<'a> Control<'a> {
         });
     }
 
-    /// Takes in the messages that have reached everyone since the last call, in order, and gives the longest of their
-    /// delays. One that is still missing somewhere holds up the others, for [`GRACE`] at most.
-    fn settle_complete(&mut self) -> Option<Nanos> {
-        let (board, mut longest) = (self.board, None);
+    /// Takes in the messages that have reached everyone since the last call, in order. One that is still missing
+    /// somewhere holds up the others, for [`GRACE`] at most.
+    fn settle_complete(&mut self) {
+        let board = self.board;
         let elapsed = board.elapsed(board.clock.now());
         while self.complete < board.sent() {
             let due = board.schedule.time(self.complete.into());
             match board.marks.of(self.complete).last {
                 Some(delay) => {
                     self.last.record(delay);
-                    longest = longest.max(Some(delay));
+                    self.longest = self.longest.max(Some(delay));
                 }
                 None if board.rooms.audience(board.rooms.room(self.complete)) == 0 => {}
                 None if elapsed < due + GRACE.as_nanos() as Nanos => break,
@@ -367,7 +370,6 @@ impl<'a> Control<'a> {
             }
             self.complete += 1;
         }
-        longest
     }
 
     fn snapshot(&mut self, before: View) -> (Snapshot, View) {

@@ -292,8 +292,10 @@ impl<'a> Crowd<'a> {
     fn open_returning(&mut self, poll: &Poll) -> Duration {
         let now = self.board.clock.now();
         for _ in 0..OPEN_MAX.min(RETURNING_MAX.saturating_sub(self.shaking)) {
-            let Some(Reverse((due, index))) = self.returning.pop_if_due(now) else { break };
-            debug_assert!(due <= now);
+            let Some(&Reverse((_, index))) = self.returning.peek().filter(|Reverse((due, _))| *due <= now) else {
+                break;
+            };
+            self.returning.pop();
             self.shaking += 1;
             if let Err(error) = self.connect(index, poll) {
                 self.end(index, Ending::Lost(error::cause(&error)));
@@ -564,17 +566,6 @@ impl<'a> Crowd<'a> {
 
     fn number(&self, index: usize) -> u32 {
         self.numbers.start + index as u32
-    }
-}
-
-/// A heap whose first entry is taken when its time has come.
-trait PopIfDue {
-    fn pop_if_due(&mut self, now: Nanos) -> Option<Reverse<(Nanos, usize)>>;
-}
-
-impl PopIfDue for BinaryHeap<Reverse<(Nanos, usize)>> {
-    fn pop_if_due(&mut self, now: Nanos) -> Option<Reverse<(Nanos, usize)>> {
-        self.peek().is_some_and(|Reverse((due, _))| *due <= now).then(|| self.pop().expect("it was just seen"))
     }
 }
 
