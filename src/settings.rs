@@ -31,9 +31,17 @@ pub struct Settings {
     pub connect_timeout: Duration,
     /// Largest WebSocket message or POST body, in bytes; announced as `maxPayload`. Default 1,000,000.
     pub payload_bytes_max: usize,
-    /// A session whose backlog grows beyond this many bytes is closed as a slow client. Default 4 MiB: a second of a
+    /// What becomes of events whose receiver is behind. Default `Evict`.
+    pub policy: Policy,
+    /// Bytes that may wait for a session. What happens beyond that is for `policy` to say. Default 4 MiB: a second of a
     /// heavy feed; larger values let more memory wait for those who may never read it.
     pub outbox_bytes_max: usize,
+    /// How long a packet may wait for a session. Default 20 s, as long as a pong may take: what has not been taken by then
+    /// is of no use in a live feed, and neither is a client that has not read for so long.
+    pub outbox_age_max: Duration,
+    /// Bytes that may wait in the whole process, counted where they lie: a packet that waits for thousands counts once for
+    /// each worker. Beyond that the sessions that are furthest behind are closed, until it is enough. Default 1 GiB.
+    pub outboxes_bytes_max: usize,
     /// Namespaces that one session may join. Default 100; each costs a socket.
     pub namespaces_per_session_max: usize,
     /// Rooms that one socket may join. Default 10,000.
@@ -81,7 +89,10 @@ impl Default for Settings {
             upgrade_timeout: Duration::from_secs(10),
             connect_timeout: Duration::from_secs(45),
             payload_bytes_max: 1_000_000,
+            policy: Policy::Evict,
             outbox_bytes_max: 4 << 20,
+            outbox_age_max: Duration::from_secs(20),
+            outboxes_bytes_max: 1 << 30,
             namespaces_per_session_max: 100,
             rooms_per_socket_max: 10_000,
             cookie: None,
@@ -135,6 +146,24 @@ pub enum SendPath {
     /// One system call of io_uring for a batch of streams: less CPU time for each. Linux 5.6 and later, and containers
     /// often forbid it; where it cannot be, the server does not start.
     Uring,
+}
+
+/// What becomes of events whose receiver is behind: it does not read as fast as it is sent, and what waits for it has
+/// come to `outbox_bytes_max` or `outbox_age_max`.
+///
+/// Acks, and the packets of the protocol itself, are never dropped: where they come to a limit, the session is closed. Nor
+/// is an event of which a part has left.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Policy {
+    /// The session is closed (`slow client`). The client connects again, and knows that it has missed something.
+    #[default]
+    Evict,
+    /// An event that finds no room is dropped.
+    DropNewest,
+    /// An event makes room for later ones.
+    DropOldest,
+    /// Of events with the same key only the newest waits. The key is what the emit has said, else the event's name.
+    Conflate,
 }
 
 /// Which transports a client may open.
@@ -199,6 +228,8 @@ impl Settings {
             (self.ping_timeout.is_zero(), "ping_timeout", "is longer than nothing"),
             (self.payload_bytes_max == 0 || self.payload_bytes_max > 1 << 30, "payload_bytes_max", "1 byte to 1 GiB"),
             (self.outbox_bytes_max == 0, "outbox_bytes_max", "at least 1 byte"),
+            (self.outbox_age_max.is_zero(), "outbox_age_max", "is longer than nothing"),
+            (self.outboxes_bytes_max == 0, "outboxes_bytes_max", "at least 1 byte"),
             (self.handshake_timeout.is_zero(), "handshake_timeout", "is longer than nothing"),
             (self.request_timeout.is_zero(), "request_timeout", "is longer than nothing"),
             (self.rooms_per_socket_max == 0, "rooms_per_socket_max", "at least 1"),

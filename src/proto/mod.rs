@@ -16,4 +16,4 @@ pub mod socketio;
 pub mod websocket;
 
 pub use id::Id;
-pub use prepared::Prepared;
+pub use prepared::{Fate, Prepared};

@@ -50,9 +50,34 @@ pub struct Prepared {
     text: Range<u32>,
     /// Each attachment inside `wire`. Most packets have none, and then this allocates nothing.
     attachments: Option<Arc<[Range<u32>]>>,
+    fate: Fate,
+}
+
+/// What may become of a packet whose receiver is behind. It takes no part in the bytes.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub enum Fate {
+    /// It arrives, or the session ends: acks and what else the protocol itself says, and events unless told otherwise.
+    #[default]
+    Kept,
+    /// Dropped, if there is no room behind what waits already.
+    DroppedNewest,
+    /// Dropped, if there is no room for what comes later.
+    DroppedOldest,
+    /// Dropped, when a later packet with the same key waits. The key is whole: it names the target too.
+    Conflated(Arc<str>),
 }
 
 impl Prepared {
+    /// The same packet with another fate.
+    pub fn with_fate(self, fate: Fate) -> Prepared {
+        Prepared { fate, ..self }
+    }
+
+    /// What may become of it, if its receiver is behind.
+    pub fn fate(&self) -> &Fate {
+        &self.fate
+    }
+
     /// Prepares an Engine.IO text packet that is already encoded, such as `2` or `4hello`.
     ///
     /// # Panics
@@ -79,7 +104,7 @@ impl Prepared {
 
     /// Takes finished WebSocket frames that have no counterpart in polling, such as the pong of RFC 6455.
     pub fn frame(frames: Vec<u8>) -> Prepared {
-        Prepared { wire: frames.into(), text: 0..0, attachments: None }
+        Prepared { wire: frames.into(), text: 0..0, attachments: None, fate: Fate::Kept }
     }
 
     /// The bytes for a WebSocket: every frame of this packet, headers included.
@@ -200,7 +225,7 @@ impl<'a, A: AsRef<[u8]>> Builder<'a, A> {
         let attachments = (!self.attachments.is_empty()).then(|| attachments.collect());
         let mut wire = Bytes::from(self.buffer);
         wire.advance(start);
-        Prepared { wire, text, attachments }
+        Prepared { wire, text, attachments, fate: Fate::Kept }
     }
 
     /// Puts the header of the text frame right in front of the text and tells where it starts. No text, no frame.
@@ -341,6 +366,6 @@ mod tests {
     fn a_prepared_packet_travels_between_threads_and_is_small() {
         fn travels<T: Send + Sync>() {}
         travels::<Prepared>();
-        assert!(size_of::<Prepared>() <= 56, "{} bytes", size_of::<Prepared>());
+        assert!(size_of::<Prepared>() <= 80, "{} bytes", size_of::<Prepared>());
     }
 }

@@ -274,6 +274,18 @@ sections! {
         /// is for. A backlog refers to shared packets, but in the worst case every slow session holds this much.
         outbox_bytes_max: usize = "4MiB", Kind::Size { min: KB, max: GIB };
 
+        /// How long a packet may wait for a session.
+        ///
+        /// As long as a pong may take. What has not been read by then is of no use in a live feed, and a client that has
+        /// not read for so long is better served by connecting again.
+        outbox_age_max: Duration = "20s", WAIT;
+
+        /// How much may wait in the whole process, for all sessions together.
+        ///
+        /// Counted where it lies: a packet that waits for thousands counts once for each worker. Beyond it the sessions
+        /// that are furthest behind are closed. Set it to what the machine can spare.
+        outboxes_bytes_max: usize = "1GiB", Kind::Size { min: MB, max: 1024 * GIB };
+
         /// How many namespaces one session may join.
         ///
         /// Far above what applications use. Each costs a socket with its own id and rooms.

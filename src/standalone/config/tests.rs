@@ -67,6 +67,8 @@ fn without_any_source_everything_has_its_default() {
     assert_eq!(config.engine.payload_bytes_max, 1_000_000);
     assert_eq!(config.engine.transports, Transports { polling: true, websocket: true });
     assert_eq!(config.limits.outbox_bytes_max, 4 << 20);
+    assert_eq!(config.limits.outbox_age_max, Duration::from_secs(20));
+    assert_eq!(config.limits.outboxes_bytes_max, 1 << 30);
     assert_eq!(config.cors.origins, Origins::Off);
     assert_eq!(config.namespaces.keys().collect::<Vec<_>>(), ["/"]);
     assert_eq!(config.source("server.listen"), &Source::Default);
@@ -866,6 +868,8 @@ fn what_is_printed_can_be_fed_back() {
         handshake_timeout = "100ms"
         request_timeout = "2s"
         outbox_bytes_max = "1GiB"
+        outbox_age_max = "30s"
+        outboxes_bytes_max = "4GiB"
         namespaces_per_session_max = 1
         rooms_per_socket_max = 2
         room_bytes_max = 9
