@@ -2,6 +2,7 @@
 //! exact text of the messages comes out.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use clap::Parser;
 
