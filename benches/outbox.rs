@@ -19,8 +19,9 @@ mod support;
 
 use bytes::{Buf as _, BytesMut};
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use fanfare::bench::{Outbox, Runs};
+use fanfare::bench::{Chains, Outbox, Runs};
 use fanfare::proto::Prepared;
+use std::collections::VecDeque;
 use std::hint::black_box;
 use std::sync::Arc;
 
@@ -34,9 +35,8 @@ fn append(c: &mut Criterion) {
     group.throughput(Throughput::Elements((SESSIONS * PACKETS) as u64));
     for bytes in SIZES {
         let packet = packet(bytes);
-        let shared = || (Runs::default(), outboxes());
         group.bench_function(BenchmarkId::new("shared segments", bytes), |b| {
-            b.iter_batched_ref(shared, |(runs, outboxes)| fall_behind(runs, outboxes, &packet), BatchSize::PerIteration)
+            b.iter_batched_ref(Waiting::default, |waiting| waiting.fall_behind(&packet), BatchSize::PerIteration)
         });
         let copied = || vec![BytesMut::new(); SESSIONS];
         group.bench_function(BenchmarkId::new("a buffer per session", bytes), |b| {
@@ -53,12 +53,12 @@ fn advance(c: &mut Criterion) {
         let packet = packet(bytes);
         let write_bytes_max = packet.websocket().len().div_ceil(3);
         let shared = || {
-            let mut outboxes = outboxes();
-            fall_behind(&mut Runs::default(), &mut outboxes, &packet);
-            outboxes
+            let mut waiting = Waiting::default();
+            waiting.fall_behind(&packet);
+            waiting
         };
         group.bench_function(BenchmarkId::new("shared segments", bytes), |b| {
-            b.iter_batched_ref(shared, |outboxes| catch_up(outboxes, write_bytes_max), BatchSize::PerIteration)
+            b.iter_batched_ref(shared, |waiting| waiting.catch_up(write_bytes_max), BatchSize::PerIteration)
         });
         let copied = || {
             let mut buffers = vec![BytesMut::new(); SESSIONS];
@@ -86,10 +86,10 @@ fn end_to_end(c: &mut Criterion) {
             b.iter_batched_ref(
                 waiting,
                 |(runs, outbox)| {
-                    let segments = runs.segments(outbox.run);
-                    let total: usize = segments.iter().map(|segment| black_box(&segment.wire).len()).sum();
-                    assert_eq!(total, LAID_OUT_PACKETS * packet.websocket().len());
-                    segments
+                    let (mut chains, mut backlog) = (Chains::default(), VecDeque::new());
+                    let (bytes, _) = runs.put_behind(outbox.run, &mut chains, &mut backlog, 0);
+                    assert_eq!(bytes, LAID_OUT_PACKETS * packet.websocket().len());
+                    (chains, backlog)
                 },
                 BatchSize::SmallInput,
             )
@@ -102,33 +102,47 @@ fn packet(bytes: usize) -> Arc<Prepared> {
     Arc::new(Prepared::message(&"x".repeat(bytes)))
 }
 
-fn outboxes() -> Vec<Outbox> {
-    (0..SESSIONS).map(|_| Outbox::default()).collect()
+/// What a shard has for those who wait.
+struct Waiting {
+    runs: Runs,
+    chains: Chains,
+    outboxes: Vec<Outbox>,
 }
 
-/// A turn for each packet, whose write finds every stream full.
-fn fall_behind(runs: &mut Runs, outboxes: &mut [Outbox], packet: &Arc<Prepared>) {
-    for _ in 0..PACKETS {
-        let mut step = runs.step(packet);
-        outboxes.iter_mut().for_each(|outbox| step.extend(&mut outbox.run));
-        outboxes.iter_mut().for_each(|outbox| outbox.keep(runs, 0));
+impl Default for Waiting {
+    fn default() -> Self {
+        let outboxes = (0..SESSIONS).map(|_| Outbox::default()).collect();
+        Waiting { runs: Runs::default(), chains: Chains::default(), outboxes }
+    }
+}
+
+impl Waiting {
+    /// A turn for each packet, whose write finds every stream full.
+    fn fall_behind(&mut self, packet: &Arc<Prepared>) {
+        let Waiting { runs, chains, outboxes } = self;
+        for _ in 0..PACKETS {
+            let mut step = runs.step(packet);
+            outboxes.iter_mut().for_each(|outbox| step.extend(&mut outbox.run));
+            outboxes.iter_mut().for_each(|outbox| outbox.keep(runs, chains, 0, 0));
+        }
+    }
+
+    fn catch_up(&mut self, write_bytes_max: usize) {
+        let Waiting { chains, outboxes, .. } = self;
+        for outbox in outboxes {
+            let mut packets = 0;
+            while let Some(front) = outbox.front(chains) {
+                let written = black_box(front).len().min(write_bytes_max);
+                packets += outbox.advance(chains, written);
+            }
+            assert_eq!(packets, PACKETS);
+        }
     }
 }
 
 fn copy_behind(buffers: &mut [BytesMut], packet: &Arc<Prepared>) {
     for _ in 0..PACKETS {
         buffers.iter_mut().for_each(|buffer| buffer.extend_from_slice(packet.websocket()));
-    }
-}
-
-fn catch_up(outboxes: &mut [Outbox], write_bytes_max: usize) {
-    for outbox in outboxes {
-        let mut packets = 0;
-        while let Some(front) = outbox.front() {
-            let written = black_box(front).len().min(write_bytes_max);
-            packets += outbox.advance(written);
-        }
-        assert_eq!(packets, PACKETS);
     }
 }
 

@@ -4,6 +4,7 @@
 //! here. What takes more of the inside than a bench should know is made here: [`Crowd`], a shard full of sockets, whose
 //! wire takes everything, so that what is left is our own work; and [`Streams`], the worker's sender over real streams.
 
+pub use crate::shard::chains::Chains;
 pub use crate::shard::mail::{Mail, Target};
 pub use crate::shard::outbox::Outbox;
 pub use crate::shard::runs::Runs;

@@ -63,6 +63,15 @@ pub struct Settings {
     /// once waits there instead of being refused. The kernel caps it at `net.core.somaxconn`, and the log says so when
     /// the server starts.
     pub accept_queue: i32,
+    /// Bytes that the kernel may hold for a connection, sent and not yet acknowledged (`SO_SNDBUF`, which Linux doubles).
+    /// Default 256 KiB: two megabytes a second over a path of a tenth of a second. 0 leaves it to the kernel.
+    pub send_buffer_bytes: usize,
+    /// Bytes of these that may not even have been sent (`TCP_NOTSENT_LOWAT`, Linux). Default 64 KiB: what waits there for
+    /// a peer that does not read can be neither replaced nor dropped. 0 is no limit.
+    pub unsent_bytes_max: usize,
+    /// How long the kernel keeps a connection whose peer acknowledges nothing, or leaves no room (`TCP_USER_TIMEOUT`,
+    /// Linux). Default 20 s, as `outbox_age_max`. Zero leaves it to the kernel, and such clients to their heartbeats.
+    pub tcp_user_timeout: Duration,
     /// Workers, one pinned thread each. Default 0: one per core; and with a descriptor table for each worker, more if
     /// `connections_max` needs more tables than there are cores.
     pub workers: usize,
@@ -102,6 +111,9 @@ impl Default for Settings {
             connections_max: 0,
             connections_per_address_max: 0,
             accept_queue: 4096,
+            send_buffer_bytes: 256 << 10,
+            unsent_bytes_max: 64 << 10,
+            tcp_user_timeout: Duration::from_secs(20),
             workers: 0,
             fd_tables: FdTables::Shared,
             io: SendPath::Auto,

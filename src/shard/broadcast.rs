@@ -11,7 +11,8 @@ use super::mail::{Count, Event, Mail, Target};
 use super::runs::Step;
 use super::session::{Session, State, Transport};
 use super::sockets::{Socket, SocketState, Unsent};
-use crate::proto::{Id, Prepared};
+use crate::proto::{Fate, Id, Prepared};
+use crate::settings::Settings;
 use std::sync::Arc;
 
 impl Shard {
@@ -44,8 +45,10 @@ impl Shard {
             lanes: &mut self.lanes,
             step: self.runs.step(packet),
             volatile: target.volatile,
+            bytes_max: door(packet, &self.settings),
             reached: 0,
             dropped: 0,
+            turned_away: 0,
         };
         match &target.rooms[..] {
             [] => walk.deliver_all(&namespace.connected),
@@ -55,6 +58,7 @@ impl Shard {
             }),
         }
         let (reached, dropped) = (walk.reached, walk.dropped);
+        self.counters.turned_away += walk.turned_away;
         self.counters.deliveries += reached as u64;
         self.counters.queued += reached as u64;
         self.counters.volatile_dropped += dropped;
@@ -144,6 +148,15 @@ impl Shard {
         }
     }
 
+    /// Whether a packet that makes room for those before it finds none.
+    pub(super) fn is_turned_away(&mut self, key: Key<Session>, packet: &Arc<Prepared>) -> bool {
+        let Some(bytes_max) = door(packet, &self.settings) else { return false };
+        let Some(session) = self.sessions.get(key).filter(|session| !is_listening(session)) else { return false };
+        let turned_away = self.runs.step(packet).bytes_behind(&session.outbox) > bytes_max;
+        self.counters.turned_away += u64::from(turned_away);
+        turned_away
+    }
+
     /// Whether a volatile packet would leave at once.
     pub(super) fn is_ready(&self, key: Key<Session>) -> bool {
         self.sessions.get(key).is_some_and(is_ready)
@@ -215,11 +228,20 @@ impl Shard {
 }
 
 fn is_ready(session: &Session) -> bool {
-    let listening = match session.transport {
+    is_listening(session) && !session.outbox.has_backlog()
+}
+
+/// Whether what is queued would leave.
+fn is_listening(session: &Session) -> bool {
+    match session.transport {
         Transport::Polling { poll } => poll.is_some(),
         Transport::WebSocket { blocked, .. } => !blocked,
-    };
-    listening && !session.outbox.has_backlog()
+    }
+}
+
+/// The limit that a packet meets before it is queued, if it is one that makes room for those before it.
+fn door(packet: &Prepared, settings: &Settings) -> Option<usize> {
+    (*packet.fate() == Fate::DroppedNewest).then_some(settings.outbox_bytes_max)
 }
 
 /// The socket that a room is named after, if there is one in this namespace on this shard.
@@ -242,8 +264,11 @@ struct Walk<'s> {
     lanes: &'s mut Lanes<Key<Session>>,
     step: Step<'s>,
     volatile: bool,
+    /// What may wait for a receiver that cannot be written to, this packet included; for a packet that is dropped first.
+    bytes_max: Option<usize>,
     reached: usize,
     dropped: u64,
+    turned_away: u64,
 }
 
 impl Walk<'_> {
@@ -269,6 +294,11 @@ impl Walk<'_> {
             let session = self.sessions.get_mut(key).expect("a connected socket has a session");
             if self.volatile && !is_ready(session) {
                 self.dropped += 1;
+                continue;
+            }
+            if self.bytes_max.is_some_and(|max| !is_listening(session) && self.step.bytes_behind(&session.outbox) > max)
+            {
+                self.turned_away += 1;
                 continue;
             }
             self.lanes.add(key, &mut session.queued, lane);

@@ -41,13 +41,16 @@ pub(super) const FAREWELL_MS: Millis = 10_000;
 /// How soon a poll is released while its session upgrades, as in the reference.
 const NOOP_MS: Millis = 100;
 
+/// The close code of who breaks no rule of WebSocket, but one of ours (RFC 6455, section 7.4.1).
+const POLICY_VIOLATION: u16 = 1008;
+
 static PING: LazyLock<Arc<Prepared>> = LazyLock::new(|| Arc::new(engineio::ping()));
 static PROBE_PONG: LazyLock<Prepared> = LazyLock::new(|| engineio::pong("probe"));
 static CLOSE: &str = "1";
 static NOOP: &str = "6";
 static NOOP_AND_CLOSE: &str = "6\x1e1";
 
-fn millis(duration: Duration) -> Millis {
+pub(super) fn millis(duration: Duration) -> Millis {
     duration.as_millis() as Millis
 }
 
@@ -208,6 +211,7 @@ impl Shard {
             self.wheel.schedule(self.now + NOOP_MS, Timer::Noop(key));
         }
         if !session.outbox.is_empty() {
+            self.freshen(key);
             self.mark_dirty(key);
         }
     }
@@ -355,6 +359,7 @@ impl Shard {
                 if let Transport::WebSocket { blocked: blocked @ true, .. } = &mut state.transport {
                     *blocked = false;
                     if !state.outbox.is_empty() {
+                        self.freshen(session);
                         self.mark_dirty(session);
                     }
                 }
@@ -412,14 +417,38 @@ impl Shard {
         }
     }
 
+    /// The conn of an evicted session. `whole`: no frame has left in part, so a close frame may follow, if the stream
+    /// takes it at once.
+    fn throw_out(&mut self, key: Key<Conn>, whole: bool) {
+        if !whole {
+            return self.reset(key);
+        }
+        let mut goodbye = Vec::new();
+        websocket::put_close(&mut goodbye, Some(POLICY_VIOLATION), CloseReason::SlowClient.as_str(), None);
+        let conn = self.conns.get_mut(key).expect("the caller has it");
+        conn.role = Role::Leaving(Some(Box::new([Bytes::from(goodbye)].into())));
+        conn.spill = Box::default();
+        conn.evicted = true;
+        self.leaving.push_back(key);
+    }
+
     /// The worker closes the stream when the turn ends. Until then nothing more is written to it.
     pub(super) fn end(&mut self, key: Key<Conn>) {
+        self.end_with(key, Ending::Close(key));
+    }
+
+    /// The same, and what the kernel still holds for the peer is thrown away.
+    pub(super) fn reset(&mut self, key: Key<Conn>) {
+        self.end_with(key, Ending::Reset(key));
+    }
+
+    fn end_with(&mut self, key: Key<Conn>, ending: Ending) {
         let Some(conn) = self.conns.get_mut(key) else { return };
         if let Role::Leaving(left) = &mut conn.role {
             *left = None;
         }
         if !std::mem::replace(&mut conn.ended, true) {
-            self.endings.push(Ending::Close(key));
+            self.endings.push(ending);
         }
     }
 
@@ -602,7 +631,7 @@ impl Shard {
     fn close_with(&mut self, key: Key<Session>, reason: CloseReason, farewell: Farewell) {
         let Some(session) = self.sessions.get_mut(key).filter(|session| session.state == State::Open) else { return };
         session.state = State::Closed;
-        session.outbox.keep(&mut self.runs, 0);
+        session.outbox.keep(&mut self.runs, &mut self.chains, 0, self.now);
         let transport = session.transport;
         let upgrade = session.upgrade.take();
         self.counters.closed += 1;
@@ -630,9 +659,10 @@ impl Shard {
         self.buried_sessions.push(key);
         if reason == CloseReason::SlowClient {
             // What it has not read is what it is closed for: nobody waits for it to read that.
-            return self.end(conn);
+            let whole = session.outbox.is_between_packets(&self.chains);
+            return self.throw_out(conn, whole);
         }
-        let (left, packets) = session.outbox.take_frames();
+        let (left, packets) = session.outbox.take_frames(&mut self.chains);
         self.counters.parted += packets as u64;
         self.depart(conn, left, code);
     }
@@ -644,7 +674,7 @@ impl Shard {
         match reason {
             CloseReason::ForcedClose | CloseReason::ServerShuttingDown if !session.outbox.is_empty() => {
                 let mut payload = Vec::new();
-                self.counters.written += session.outbox.take_payload(&mut payload) as u64;
+                self.counters.written += session.outbox.take_payload(&mut self.chains, &mut payload) as u64;
                 self.answer_payload(poll, payload);
                 self.linger(key, reason);
             }
@@ -691,7 +721,7 @@ impl Shard {
             self.last_payload(key, exchange, last);
         } else {
             let mut payload = Vec::new();
-            self.counters.written += session.outbox.take_payload(&mut payload) as u64;
+            self.counters.written += session.outbox.take_payload(&mut self.chains, &mut payload) as u64;
             self.answer_payload(exchange, payload);
         }
     }
@@ -700,7 +730,7 @@ impl Shard {
     fn last_payload(&mut self, key: Key<Session>, poll: Exchange, last: &str) {
         let session = self.sessions.get_mut(key).expect("being closed");
         let mut payload = Vec::new();
-        self.counters.written += session.outbox.take_payload(&mut payload) as u64;
+        self.counters.written += session.outbox.take_payload(&mut self.chains, &mut payload) as u64;
         if !payload.is_empty() {
             payload.push(engineio::SEPARATOR);
         }

@@ -197,6 +197,8 @@ pub enum Ending {
     FinishWriting(Key<Conn>),
     /// Close, and forget the conn.
     Close(Key<Conn>),
+    /// The same, and let the kernel throw away what it still holds for the peer.
+    Reset(Key<Conn>),
 }
 
 /// Where the bytes go. The worker's senders implement it; so does the simulator.

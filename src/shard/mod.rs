@@ -13,11 +13,13 @@
 
 pub mod arena;
 mod broadcast;
+pub mod chains;
 pub mod drive;
 mod engine;
 mod lanes;
 pub mod mail;
 pub mod outbox;
+mod pressure;
 mod rooms;
 pub mod runs;
 pub mod session;
@@ -33,6 +35,7 @@ mod write;
 use crate::error::CloseReason;
 use crate::settings::Settings;
 use arena::{Arena, Key};
+use chains::Chains;
 use lanes::Lanes;
 use mail::{Ending, Event, Exchange, Mail, Reply};
 use rand::SeedableRng;
@@ -60,6 +63,7 @@ pub struct Shard {
     namespaces: Arena<Namespace>,
     namespace_slots: HashMap<Box<str>, u32>,
     runs: Runs,
+    chains: Chains,
     wheel: Wheel<Timer>,
     expired: Vec<Timer>,
     /// Number of the last broadcast; see `Socket::stamp`.
@@ -103,6 +107,8 @@ enum Timer {
     /// The peer of a leaving conn did not close its side.
     Farewell(Key<Conn>),
     Ack(Key<Socket>, u32),
+    /// A backlog may have waited for too long.
+    Age(Key<Session>),
 }
 
 /// Totals since the start. Plain numbers: only this shard's thread touches them.
@@ -130,8 +136,18 @@ pub struct Counters {
     pub bytes_out: u64,
     /// Bytes of WebSocket streams and POST bodies.
     pub bytes_in: u64,
-    /// Sessions closed because their backlog went over the limit.
+    /// Sessions closed because they were too far behind, for whatever reason.
     pub evicted: u64,
+    /// Those of them whose oldest packet had waited for too long.
+    pub evicted_late: u64,
+    /// Those of them that were furthest behind when too much waited in the whole process.
+    pub evicted_for_memory: u64,
+    /// Packets dropped by policy for a receiver that was behind.
+    pub dropped_newest: u64,
+    pub dropped_oldest: u64,
+    pub conflated: u64,
+    /// Packets whose policy is to be dropped before they are queued, if there is no room. They are not `queued`.
+    pub turned_away: u64,
     /// Requests and packets that broke a rule.
     pub protocol_errors: u64,
     /// Joins of sockets that were already in `rooms_per_socket_max` rooms.
@@ -177,6 +193,7 @@ impl Shard {
             namespaces: Arena::default(),
             namespace_slots: HashMap::new(),
             runs: Runs::default(),
+            chains: Chains::default(),
             wheel: Wheel::default(),
             expired: Vec::new(),
             stamp: 0,
@@ -259,6 +276,7 @@ impl Shard {
                 Timer::Upgrade(conn) => self.upgrade_due(conn),
                 Timer::Farewell(conn) => self.farewell_due(conn),
                 Timer::Ack(socket, ack_id) => self.ack_timed_out(socket, ack_id),
+                Timer::Age(session) => self.age_due(session),
             }
         }
         self.expired = expired;
@@ -293,7 +311,7 @@ impl Shard {
             self.discard(&mut session);
         }
         for ending in &self.endings {
-            if let Ending::Close(conn) = ending {
+            if let Ending::Close(conn) | Ending::Reset(conn) = ending {
                 self.conns.remove(*conn);
             }
         }
@@ -332,8 +350,11 @@ impl Shard {
         let waiting = self.sessions.iter().filter(|(_, session)| session.outbox.run != runs::EMPTY).count();
         assert!(waiting > 0 || self.runs.len() == 0, "a run without a session is freed");
         let Counters { queued, written, discarded, parted, opened, closed, .. } = self.counters;
+        let Counters { dropped_newest, dropped_oldest, conflated, .. } = self.counters;
         if self.lanes.is_empty() && self.sessions.iter().all(|(_, session)| session.outbox.is_empty()) {
-            assert_eq!(queued, written + discarded + parted, "every queued packet ends in one of three ways");
+            let dropped = dropped_newest + dropped_oldest + conflated;
+            assert_eq!(queued, written + discarded + parted + dropped, "every queued packet ends in one way");
+            assert!(self.chains.is_empty(), "nothing is kept for nobody");
         }
         let open = self.sessions.iter().filter(|(_, session)| session.state == State::Open).count();
         assert_eq!(opened - closed, open as u64);

@@ -3,34 +3,66 @@
 //! Filled by the fan-out and by control packets; emptied by `Shard::write`, once per turn. It never touches the network.
 //!
 //! The usual outbox is four bytes: the run (runs.rs) that this turn has gathered, written straight from shared memory.
-//! Only what the kernel, or a missing poll, does not take becomes a backlog, by reference: ten thousand clients that
-//! are behind on the same feed share one copy of it.
+//! Only what the kernel, or a missing poll, does not take becomes a backlog, by reference (chains.rs): ten thousand
+//! clients that are behind on the same feed share one copy of it.
 //!
-//! Invariants: `bytes` equals the sum of the segments minus `offset`; `offset` is inside the first segment, or zero.
-//! Limits:     `outbox_bytes_max` (Settings), checked when the stream takes no more or no poll is there (write.rs).
+//! A packet says itself what may become of it when its receiver is behind ([`Fate`]), and [`Outbox::relieve`] is where
+//! that is done. In front of everything stays the segment of which a part has left: a frame is never cut.
+//!
+//! Invariants: `bytes` equals the sum of the segments minus `offset`; `offset` is inside the first segment, or zero;
+//!             `fates` names at least the fates that are there.
+//! Limits:     `outbox_bytes_max`, `outbox_age_max` (Settings), asked when the stream takes no more or no poll is there
+//!             (write.rs).
 //! Not here:   choosing recipients (broadcast.rs); system calls (worker/streams.rs).
 
-use super::runs::{EMPTY, Run, Runs, Segment};
-use crate::proto::Prepared;
+use super::chains::{Chains, Fates, Segment, Span};
+use super::runs::{EMPTY, LAID_OUT_BYTES_MAX, Run, Runs};
+use super::wheel::Millis;
 use crate::proto::engineio::SEPARATOR;
+use crate::proto::{Fate, Prepared};
 use bytes::Bytes;
-use std::collections::VecDeque;
-use std::rc::Rc;
+use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
+
+/// A backlog is not searched for packets that others have replaced until it has this many bytes, and twice as many as the
+/// last search has left: so each packet is looked at about twice, however many come.
+const CONFLATE_BYTES_MIN: usize = 4 << 10;
 
 #[derive(Default)]
 pub struct Outbox {
     /// What this turn has gathered; it comes after the backlog.
     pub run: Run,
+    /// Whether the wheel holds an entry that will look how long the backlog has waited.
+    pub aging: bool,
     backlog: Option<Box<Backlog>>,
 }
 
 #[derive(Default)]
 struct Backlog {
-    segments: VecDeque<Rc<Segment>>,
+    spans: VecDeque<Span>,
     /// Bytes of the first segment that have left as WebSocket frames.
     offset: usize,
     bytes: usize,
+    fates: Fates,
+    /// How many bytes the last search for replaced packets has left, and whether nothing has come since.
+    conflated: usize,
+    searched: bool,
+}
+
+/// What was dropped, in packets, by fate.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Relief {
+    pub newest: u64,
+    pub oldest: u64,
+    pub conflated: u64,
+}
+
+/// How much may wait.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    pub bytes_max: usize,
+    /// What waits since before this time is too old.
+    pub since_min: Millis,
 }
 
 impl Outbox {
@@ -47,30 +79,51 @@ impl Outbox {
         self.backlog.is_some()
     }
 
+    /// Since when the first packet waits.
+    pub fn since(&self, chains: &Chains) -> Option<Millis> {
+        let backlog = self.backlog.as_ref()?;
+        Some(chains.first(backlog.spans.front()?).since)
+    }
+
+    /// Since when the first packet waits that must not be dropped.
+    pub fn kept_since(&self, chains: &Chains) -> Option<Millis> {
+        let backlog = self.backlog.as_ref().filter(|backlog| backlog.fates.kept)?;
+        chains.segments(&backlog.spans).find(|segment| segment.fates.kept).map(|segment| segment.since)
+    }
+
+    /// Since when the first packet waits that is dropped when it is too old.
+    pub fn droppable_since(&self, chains: &Chains) -> Option<Millis> {
+        let backlog = self.backlog.as_ref().filter(|backlog| backlog.fates.oldest)?;
+        let whole = chains.segments(&backlog.spans).skip(usize::from(backlog.offset > 0));
+        whole.into_iter().find(|segment| segment.fates.oldest).map(|segment| segment.since)
+    }
+
     /// Turns the run into backlog, `sent` bytes of it being gone already.
-    pub fn keep(&mut self, runs: &mut Runs, sent: usize) {
+    pub fn keep(&mut self, runs: &mut Runs, chains: &mut Chains, sent: usize, now: Millis) {
         if self.run == EMPTY {
             return;
         }
         debug_assert!(sent < runs.bytes(self.run) && (sent == 0 || self.backlog.is_none() && !runs.is_heavy(self.run)));
         let backlog = self.backlog.get_or_insert_default();
-        backlog.bytes += runs.bytes(self.run) - sent;
         backlog.offset += sent;
-        backlog.segments.extend(runs.segments(self.run));
+        let (bytes, fates) = runs.put_behind(self.run, chains, &mut backlog.spans, now);
+        backlog.bytes += bytes - sent;
+        backlog.fates.add(fates);
+        backlog.searched = false;
         runs.release(std::mem::take(&mut self.run));
-        self.invariants();
+        self.invariants(chains);
     }
 
     /// The frames that come next, if the backlog has any.
-    pub fn front(&self) -> Option<&[u8]> {
+    pub fn front<'s>(&'s self, chains: &'s Chains) -> Option<&'s [u8]> {
         let backlog = self.backlog.as_ref()?;
-        Some(&backlog.segments.front()?.wire[backlog.offset..])
+        Some(&chains.first(backlog.spans.front()?).wire[backlog.offset..])
     }
 
     /// `sent` bytes of `front()` have left. Returns how many packets are complete by that.
-    pub fn advance(&mut self, sent: usize) -> usize {
+    pub fn advance(&mut self, chains: &mut Chains, sent: usize) -> usize {
         let backlog = self.backlog.as_mut().expect("advance() follows front()");
-        let first = backlog.segments.front().expect("a backlog is never empty");
+        let first = chains.first(backlog.spans.front().expect("a backlog is never empty"));
         let (bytes, packets) = (first.wire.len(), first.packets.len());
         backlog.bytes -= sent;
         backlog.offset += sent;
@@ -79,60 +132,275 @@ impl Outbox {
             return 0;
         }
         backlog.offset = 0;
-        backlog.segments.pop_front();
-        if backlog.segments.is_empty() {
+        chains.pop(&mut backlog.spans);
+        if backlog.spans.is_empty() {
             self.backlog = None;
         }
-        self.invariants();
+        self.invariants(chains);
         packets
+    }
+
+    /// Whether no packet has left in part.
+    pub fn is_between_packets(&self, chains: &Chains) -> bool {
+        let Some(backlog) = self.backlog.as_ref() else { return true };
+        let first = chains.first(backlog.spans.front().expect("a backlog is never empty"));
+        let ends = first.packets.iter().scan(0, |end, packet| {
+            *end += packet.websocket().len();
+            Some(*end)
+        });
+        backlog.offset == 0 || ends.take_while(|&end| end <= backlog.offset).last() == Some(backlog.offset)
+    }
+
+    /// Drops what may be dropped: what is too old, what newer packets have replaced, and then as much as is too much.
+    /// What is left may still be more than the bounds allow.
+    pub fn relieve(&mut self, chains: &mut Chains, bounds: Bounds) -> Relief {
+        let mut relief = Relief::default();
+        let Some(backlog) = self.backlog.as_mut() else { return relief };
+        if backlog.fates.oldest {
+            relief.oldest = backlog.drop_oldest(chains, bounds);
+        }
+        let many = backlog.bytes >= CONFLATE_BYTES_MIN.max(2 * backlog.conflated);
+        if backlog.fates.conflated && (many || backlog.bytes > bounds.bytes_max) {
+            relief.conflated = backlog.conflate(chains);
+        }
+        if backlog.fates.newest && backlog.bytes > bounds.bytes_max {
+            relief.newest = backlog.drop_newest(chains, bounds);
+        }
+        self.end_relief(chains);
+        relief
+    }
+
+    /// Drops what newer packets have replaced, because the client reads again and is to see the newest. Returns the number
+    /// of packets.
+    pub fn conflate(&mut self, chains: &mut Chains) -> u64 {
+        let Some(backlog) = self.backlog.as_mut().filter(|backlog| backlog.fates.conflated) else { return 0 };
+        let dropped = backlog.conflate(chains);
+        self.end_relief(chains);
+        dropped
+    }
+
+    fn end_relief(&mut self, chains: &Chains) {
+        if self.backlog.as_ref().is_some_and(|backlog| backlog.spans.is_empty()) {
+            self.backlog = None;
+        }
+        self.invariants(chains);
     }
 
     /// Everything as one polling payload, appended to `body`; returns the number of packets. The run must have been
     /// kept.
-    pub fn take_payload(&mut self, body: &mut Vec<u8>) -> usize {
+    pub fn take_payload(&mut self, chains: &mut Chains, body: &mut Vec<u8>) -> usize {
         debug_assert_eq!(self.run, EMPTY, "keep() comes first");
-        let Some(backlog) = self.backlog.take() else { return 0 };
+        let Some(mut backlog) = self.backlog.take() else { return 0 };
         debug_assert_eq!(backlog.offset, 0, "polling sends whole packets");
-        for packet in backlog.packets() {
+        let mut packets = 0;
+        for packet in backlog.packets(chains) {
             if !body.is_empty() {
                 body.push(SEPARATOR);
             }
             packet.put_polling(body);
+            packets += 1;
         }
-        backlog.packets().count()
+        chains.clear(&mut backlog.spans);
+        packets
     }
 
     /// Everything as frames, for a stream that outlives its session, and the number of packets in them. The run must
     /// have been kept.
-    pub fn take_frames(&mut self) -> (VecDeque<Bytes>, usize) {
+    pub fn take_frames(&mut self, chains: &mut Chains) -> (VecDeque<Bytes>, usize) {
         debug_assert_eq!(self.run, EMPTY, "keep() comes first");
-        let Some(backlog) = self.backlog.take() else { return Default::default() };
-        let mut frames: VecDeque<_> = backlog.segments.iter().map(|segment| segment.wire.clone()).collect();
+        let Some(mut backlog) = self.backlog.take() else { return Default::default() };
+        let mut frames: VecDeque<_> = chains.segments(&backlog.spans).map(|segment| segment.wire.clone()).collect();
         if let Some(first) = frames.front_mut() {
             *first = first.slice(backlog.offset..);
         }
-        (frames, backlog.packets().count())
+        let packets = backlog.packets(chains).count();
+        chains.clear(&mut backlog.spans);
+        (frames, packets)
     }
 
     /// Forgets everything, because the session is gone; returns the number of packets.
-    pub fn clear(&mut self, runs: &mut Runs) -> usize {
+    pub fn clear(&mut self, runs: &mut Runs, chains: &mut Chains) -> usize {
         let waiting = runs.packets(self.run) as usize;
         runs.release(std::mem::take(&mut self.run));
-        waiting + self.backlog.take().map_or(0, |backlog| backlog.packets().count())
+        let Some(mut backlog) = self.backlog.take() else { return waiting };
+        let kept = backlog.packets(chains).count();
+        chains.clear(&mut backlog.spans);
+        waiting + kept
     }
 
-    fn invariants(&self) {
+    fn invariants(&self, chains: &Chains) {
         if cfg!(debug_assertions)
             && let Some(backlog) = &self.backlog
         {
-            let queued: usize = backlog.segments.iter().map(|segment| segment.wire.len()).sum();
+            let queued: usize = chains.segments(&backlog.spans).map(|segment| segment.wire.len()).sum();
             assert_eq!(backlog.bytes, queued - backlog.offset);
+            let mut fates = backlog.fates;
+            chains.segments(&backlog.spans).for_each(|segment| fates.add(segment.fates));
+            assert_eq!(backlog.fates, fates);
         }
     }
 }
 
 impl Backlog {
-    fn packets(&self) -> impl Iterator<Item = &Arc<Prepared>> {
-        self.segments.iter().flat_map(|segment| &segment.packets)
+    fn packets<'s>(&'s self, chains: &'s Chains) -> impl Iterator<Item = &'s Arc<Prepared>> {
+        chains.segments(&self.spans).flat_map(|segment| segment.packets.iter())
+    }
+
+    /// Drops from the front what is too old, and then until the rest fits. Returns the number of packets.
+    fn drop_oldest(&mut self, chains: &mut Chains, bounds: Bounds) -> u64 {
+        let only_oldest = Fates { oldest: true, ..Fates::default() };
+        let head = self.detach_head();
+        let mut dropped = 0;
+        let mut stay = Vec::new();
+        while let Some(span) = self.spans.front() {
+            let first = chains.first(span);
+            if self.bytes <= bounds.bytes_max && first.since >= bounds.since_min {
+                break;
+            }
+            let len = first.wire.len();
+            if first.fates == only_oldest {
+                dropped += first.packets.len() as u64;
+                self.bytes -= len;
+            } else {
+                let (go, rest): (Vec<_>, Vec<_>) =
+                    items(first).partition(|item| *item.packet.fate() == Fate::DroppedOldest);
+                dropped += go.len() as u64;
+                self.bytes -= go.iter().map(|item| item.packet.websocket().len()).sum::<usize>();
+                stay.extend(rest);
+            }
+            chains.pop(&mut self.spans);
+        }
+        let mut spans = VecDeque::new();
+        chains.put(&mut spans, pieces(stay));
+        spans.append(&mut self.spans);
+        self.spans = spans;
+        self.attach_head(head);
+        dropped
+    }
+
+    /// Drops what newer packets have replaced. Returns the number of packets.
+    fn conflate(&mut self, chains: &mut Chains) -> u64 {
+        if std::mem::replace(&mut self.searched, true) {
+            return 0;
+        }
+        let dropped = self.sift(chains, |items| {
+            let mut later = HashSet::new();
+            let stays = |item: &Item| match item.packet.fate() {
+                Fate::Conflated(key) => later.insert(Arc::clone(key)),
+                _ => true,
+            };
+            let mut stay: Vec<bool> = items.iter().rev().map(stays).collect();
+            stay.reverse();
+            stay
+        });
+        self.conflated = self.bytes;
+        dropped
+    }
+
+    /// Drops from the back until the rest fits. Returns the number of packets.
+    fn drop_newest(&mut self, chains: &mut Chains, bounds: Bounds) -> u64 {
+        let mut excess = self.bytes.saturating_sub(bounds.bytes_max);
+        self.sift(chains, |items| {
+            let stays = |item: &Item| {
+                let goes = excess > 0 && *item.packet.fate() == Fate::DroppedNewest;
+                excess = excess.saturating_sub(if goes { item.packet.websocket().len() } else { 0 });
+                !goes
+            };
+            let mut stay: Vec<bool> = items.iter().rev().map(stays).collect();
+            stay.reverse();
+            stay
+        })
+    }
+
+    /// Keeps those packets for which `choose` says `true`. Returns how many it has dropped.
+    fn sift(&mut self, chains: &mut Chains, choose: impl FnOnce(&[Item]) -> Vec<bool>) -> u64 {
+        let head = self.detach_head();
+        let all: Vec<Item> = chains.segments(&self.spans).flat_map(items).collect();
+        let stay = choose(&all);
+        let dropped = stay.iter().filter(|stays| !**stays).count();
+        if dropped > 0 {
+            let len = |item: &Item| item.packet.websocket().len();
+            self.bytes -= all.iter().zip(&stay).filter(|(_, stays)| !**stays).map(|(item, _)| len(item)).sum::<usize>();
+            chains.clear(&mut self.spans);
+            let rest = all.into_iter().zip(stay).filter_map(|(item, stays)| stays.then_some(item)).collect();
+            chains.put(&mut self.spans, pieces(rest));
+        }
+        self.attach_head(head);
+        dropped as u64
+    }
+
+    /// The segment of which a part has left is nobody's to change.
+    fn detach_head(&mut self) -> Option<Span> {
+        if self.offset == 0 {
+            return None;
+        }
+        match self.spans.front_mut()? {
+            Span::Own(_) => self.spans.pop_front(),
+            Span::Shared { chain, from, to } => {
+                let head = Span::Shared { chain: *chain, from: *from, to: from.wrapping_add(1) };
+                *from = from.wrapping_add(1);
+                if from == to {
+                    self.spans.pop_front();
+                }
+                Some(head)
+            }
+        }
+    }
+
+    fn attach_head(&mut self, head: Option<Span>) {
+        match (head, self.spans.front_mut()) {
+            (Some(Span::Shared { chain, from, to }), Some(Span::Shared { chain: next, from: goes_on, .. }))
+                if (chain, to) == (*next, *goes_on) =>
+            {
+                *goes_on = from;
+            }
+            (Some(head), _) => self.spans.push_front(head),
+            (None, _) => {}
+        }
+    }
+}
+
+/// A packet of a backlog.
+struct Item {
+    packet: Arc<Prepared>,
+    since: Millis,
+}
+
+fn items(segment: &Segment) -> impl Iterator<Item = Item> {
+    segment.packets.iter().map(|packet| Item { packet: Arc::clone(packet), since: segment.since })
+}
+
+/// Makes segments of what was chosen. A segment has one age, so packets of different ages are parted; but for those whose
+/// age does not matter, because they wait for a newer one and nothing else.
+fn pieces(items: Vec<Item>) -> Vec<Segment> {
+    let mut pieces = Vec::new();
+    let mut items = items.into_iter().peekable();
+    while let Some(first) = items.next() {
+        let mut since = first.age();
+        let (mut packets, mut eldest) = (vec![first.packet], first.since);
+        let joins = |item: &Item, since: Option<Millis>| {
+            let same_age = since.is_none() || item.age().is_none() || item.age() == since;
+            same_age && item.is_small()
+        };
+        while packets[0].websocket().len() <= LAID_OUT_BYTES_MAX
+            && let Some(item) = items.next_if(|item| joins(item, since))
+        {
+            since = since.or(item.age());
+            eldest = eldest.min(item.since);
+            packets.push(item.packet);
+        }
+        pieces.push(Segment::laid_out(packets, since.unwrap_or(eldest)));
+    }
+    pieces
+}
+
+impl Item {
+    /// Since when it waits, if that matters.
+    fn age(&self) -> Option<Millis> {
+        (!matches!(self.packet.fate(), Fate::Conflated(_))).then_some(self.since)
+    }
+
+    fn is_small(&self) -> bool {
+        self.packet.websocket().len() <= LAID_OUT_BYTES_MAX
     }
 }

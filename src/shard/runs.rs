@@ -21,26 +21,21 @@
 //! Limits:     none of its own: `Shard::write` takes each session off its run, which has left then or is backlog, and
 //!             `outbox_bytes_max` is for that.
 
+use super::chains::{Chains, Fates, Home, Segment, Span};
+use super::outbox::Outbox;
+use super::wheel::Millis;
 use crate::proto::Prepared;
 use bytes::Bytes;
-use std::rc::Rc;
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 /// Packets larger than this on average are not laid end to end. Copying them would cost more than the writes it saves,
 /// and where clients fall behind each at its own pace, each would hold a copy of its own.
-const LAID_OUT_BYTES_MAX: usize = 1024;
+pub const LAID_OUT_BYTES_MAX: usize = 1024;
 
 /// Names a run. [`EMPTY`] is owed nothing.
 pub type Run = u32;
 pub const EMPTY: Run = 0;
-
-/// A run laid end to end, or one large packet of a run. Shared by every session that is written or owed it.
-pub struct Segment {
-    /// The WebSocket frames of its packets, end to end.
-    pub wire: Bytes,
-    /// The same packets one by one: for polling, and for a session that upgrades.
-    pub packets: Box<[Arc<Prepared>]>,
-}
 
 struct Node {
     parent: Run,
@@ -52,7 +47,12 @@ struct Node {
     users: u32,
     /// Which node the packet of `next.0` led to from here: the only way anybody looks for a child.
     next: (u64, Run),
-    sealed: Option<Rc<Segment>>,
+    /// The whole run's frames end to end, once somebody needed them.
+    sealed: Option<Bytes>,
+    /// Where the whole run stands, once somebody kept it.
+    home: Option<Home>,
+    /// Where its last packet stands alone, once somebody kept a heavy run.
+    home_alone: Option<Home>,
 }
 
 pub struct Runs {
@@ -70,7 +70,17 @@ pub struct Step<'r> {
 
 impl Default for Runs {
     fn default() -> Self {
-        let empty = Node { parent: EMPTY, packet: None, bytes: 0, depth: 0, users: 1, next: (0, EMPTY), sealed: None };
+        let empty = Node {
+            parent: EMPTY,
+            packet: None,
+            bytes: 0,
+            depth: 0,
+            users: 1,
+            next: (0, EMPTY),
+            sealed: None,
+            home: None,
+            home_alone: None,
+        };
         Runs { nodes: vec![empty], free: Vec::new(), steps: 0 }
     }
 }
@@ -117,62 +127,70 @@ impl Runs {
 
     /// Lays the run's packets end to end, unless that has been done or there is only one.
     pub fn seal(&mut self, run: Run) {
-        if self.nodes[run as usize].depth > 1 {
-            self.segment(run);
+        let Node { depth, sealed, .. } = &self.nodes[run as usize];
+        if *depth > 1 && sealed.is_none() {
+            let wire = Segment::laid_out(self.path(run), 0).wire;
+            self.nodes[run as usize].sealed = Some(wire);
         }
     }
 
     /// The frames of a run that was sealed.
-    pub fn wire(&self, run: Run) -> &[u8] {
+    pub fn wire(&self, run: Run) -> &Bytes {
         let node = &self.nodes[run as usize];
         match (&node.sealed, &node.packet) {
-            (Some(segment), _) => &segment.wire,
+            (Some(wire), _) => wire,
             (None, Some(packet)) if node.depth == 1 => packet.websocket(),
             _ => unreachable!("seal() comes before wire(), and EMPTY is never written"),
         }
     }
 
-    /// The run for those who keep it beyond the turn: in one piece, or in one for each packet.
-    pub fn segments(&mut self, run: Run) -> Vec<Rc<Segment>> {
+    /// Puts the run behind a backlog: in one piece, or in one for each packet. Returns its bytes and fates.
+    pub fn put_behind(
+        &mut self,
+        run: Run,
+        chains: &mut Chains,
+        backlog: &mut VecDeque<Span>,
+        now: Millis,
+    ) -> (usize, Fates) {
         if !self.is_heavy(run) {
-            return vec![self.segment(run)];
+            self.seal(run);
+            let shared = self.nodes[run as usize].users > 1;
+            let mut home = self.nodes[run as usize].home;
+            let segment = || Segment::new(self.wire(run).clone(), self.path(run).into_boxed_slice(), now);
+            let put = chains.append(backlog, &mut home, shared, segment);
+            self.nodes[run as usize].home = home;
+            return put;
         }
-        let alone = |packet: Arc<Prepared>| Segment { wire: packet.websocket().clone(), packets: Box::new([packet]) };
-        self.path(run).into_iter().map(|packet| Rc::new(alone(packet))).collect()
+        let (mut bytes, mut fates) = (0, Fates::default());
+        for (at, shared) in self.nodes_of(run) {
+            let node = &mut self.nodes[at as usize];
+            let packet = node.packet.as_ref().expect("only EMPTY has none");
+            let segment = || Segment::laid_out(vec![Arc::clone(packet)], now);
+            let put = chains.append(backlog, &mut node.home_alone, shared, segment);
+            bytes += put.0;
+            fates.add(put.1);
+        }
+        (bytes, fates)
     }
 
-    fn segment(&mut self, run: Run) -> Rc<Segment> {
-        if let Some(sealed) = &self.nodes[run as usize].sealed {
-            return Rc::clone(sealed);
+    /// The nodes of the run from the first to the last, and whether others wait for that packet too.
+    fn nodes_of(&self, run: Run) -> Vec<(Run, bool)> {
+        let mut nodes = Vec::with_capacity(self.nodes[run as usize].depth as usize);
+        let (mut at, mut shared) = (run, false);
+        while at != EMPTY {
+            let node = &self.nodes[at as usize];
+            shared |= node.users > 1;
+            nodes.push((at, shared));
+            at = node.parent;
         }
-        let segment = Rc::new(self.lay_out(run));
-        self.nodes[run as usize].sealed = Some(Rc::clone(&segment));
-        segment
+        nodes.reverse();
+        nodes
     }
 
     /// The run's packets, in order.
     fn path(&self, run: Run) -> Vec<Arc<Prepared>> {
-        let mut packets = Vec::with_capacity(self.nodes[run as usize].depth as usize);
-        let mut at = run;
-        while let Node { parent, packet: Some(packet), .. } = &self.nodes[at as usize] {
-            packets.push(Arc::clone(packet));
-            at = *parent;
-        }
-        packets.reverse();
-        packets
-    }
-
-    fn lay_out(&self, run: Run) -> Segment {
-        let packets = self.path(run);
-        let wire = match &packets[..] {
-            [only] => only.websocket().clone(),
-            all => {
-                let mut wire = Vec::with_capacity(self.bytes(run));
-                all.iter().for_each(|packet| wire.extend_from_slice(packet.websocket()));
-                Bytes::from(wire)
-            }
-        };
-        Segment { wire, packets: packets.into_boxed_slice() }
+        let packet = |(at, _): (Run, bool)| self.nodes[at as usize].packet.clone().expect("only EMPTY has none");
+        self.nodes_of(run).into_iter().map(packet).collect()
     }
 
     fn child(&mut self, parent: Run, packet: &Arc<Prepared>) -> Run {
@@ -187,6 +205,8 @@ impl Runs {
             users: 0,
             next: (0, EMPTY),
             sealed: None,
+            home: None,
+            home_alone: None,
         };
         match self.free.pop() {
             Some(run) => {
@@ -224,6 +244,11 @@ impl Step<'_> {
         *run = to;
     }
 
+    /// How many bytes would wait for a session, if it were given the packet.
+    pub fn bytes_behind(&self, outbox: &Outbox) -> usize {
+        outbox.backlog_bytes() + self.runs.bytes(outbox.run) + self.packet.websocket().len()
+    }
+
     fn find(&mut self, from: Run) -> Run {
         let (step, to) = self.runs.nodes[from as usize].next;
         if step == self.runs.steps {
@@ -247,6 +272,13 @@ mod tests {
         texts.iter().flat_map(|text| Prepared::text(text).websocket().to_vec()).collect()
     }
 
+    /// Where the bytes of the run's segments lie, once it is kept.
+    fn kept(runs: &mut Runs, run: Run) -> Vec<*const u8> {
+        let (mut chains, mut backlog) = (Chains::default(), VecDeque::new());
+        runs.put_behind(run, &mut chains, &mut backlog, 0);
+        chains.segments(&backlog).map(|segment| segment.wire.as_ptr()).collect()
+    }
+
     #[test]
     fn receivers_of_the_same_share_one_run_and_each_keeps_its_order() {
         let mut runs = Runs::default();
@@ -259,7 +291,7 @@ mod tests {
         assert_eq!(runs.len(), 4, "a, ab, abc, ac");
         for (at, expected) in [(0, vec!["a", "b", "c"]), (99, vec!["a", "c"])] {
             runs.seal(sessions[at]);
-            assert_eq!(runs.wire(sessions[at]), frames(&expected));
+            assert_eq!(*runs.wire(sessions[at]), frames(&expected));
             assert_eq!(runs.bytes(sessions[at]), frames(&expected).len());
             assert_eq!(runs.packets(sessions[at]) as usize, expected.len());
         }
@@ -276,7 +308,7 @@ mod tests {
         runs.step(&packet).extend(&mut run);
         runs.seal(run);
         assert_eq!(runs.wire(run).as_ptr(), packet.websocket().as_ptr());
-        assert_eq!(runs.segment(run).wire.as_ptr(), packet.websocket().as_ptr());
+        assert_eq!(kept(&mut runs, run), [packet.websocket().as_ptr()]);
     }
 
     #[test]
@@ -286,9 +318,7 @@ mod tests {
         let mut run = EMPTY;
         runs.step(&large).extend(&mut run);
         runs.step(&large).extend(&mut run);
-        let segments = runs.segments(run);
-        assert_eq!(segments.len(), 2);
-        assert!(segments.iter().all(|segment| segment.wire.as_ptr() == large.websocket().as_ptr()));
+        assert_eq!(kept(&mut runs, run), [large.websocket().as_ptr(); 2]);
     }
 
     #[test]
@@ -300,6 +330,6 @@ mod tests {
         runs.release(run);
         let mut run = EMPTY;
         runs.step(&second).extend(&mut run);
-        assert_eq!(runs.wire(run), frames(&["second"]));
+        assert_eq!(*runs.wire(run), frames(&["second"]));
     }
 }

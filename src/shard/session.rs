@@ -104,11 +104,13 @@ pub struct Conn {
     pub deaf: bool,
     /// Its end is noted; the worker closes the stream when the turn ends.
     pub ended: bool,
+    /// Its session was evicted: it is written to once more, and not waited for.
+    pub evicted: bool,
 }
 
 impl Conn {
     pub fn new(role: Role) -> Conn {
-        Conn { role, decoder: Default::default(), spill: Box::default(), deaf: false, ended: false }
+        Conn { role, decoder: Default::default(), spill: Box::default(), deaf: false, ended: false, evicted: false }
     }
 }
 

@@ -156,7 +156,9 @@ impl Shard {
             self.counters.volatile_dropped += 1;
             return Ok(());
         }
-        self.push(session, packet);
+        if !self.is_turned_away(session, packet) {
+            self.push(session, packet);
+        }
         Ok(())
     }
 

@@ -1,6 +1,8 @@
 //! What a shard promises, one promise a test. The simulator (simulation.rs) proves the same of all of them at once; here
 //! each can be read, and its time is exact.
 
+mod pressure;
+
 use super::drive::{self, App};
 use super::engine::FAREWELL_MS;
 use super::lanes::NARROW_MAX;
@@ -732,7 +734,7 @@ fn a_backlog_over_the_limit_evicts() {
     assert!(server.ends().is_empty());
     server.broadcast(&[], &[], &data);
     assert_eq!(server.ends(), [CloseReason::SlowClient]);
-    assert_eq!(server.endings, [Ending::Close(stalled)], "nobody waits for it to read");
+    assert_eq!(server.endings, [Ending::Reset(stalled)], "nobody waits for it to read");
     assert_eq!(server.shard.borrow().counters.evicted, 1);
     assert_eq!(server.heard(healthy).len(), 10);
 }

@@ -1,9 +1,8 @@
 //! Write: each dirty session once, with everything it has waiting.
 //!
 //! Bytes go from where they were encoded to the [`Wire`], a batch of jobs at a time; nothing is copied or counted for a
-//! receiver that takes all it is offered. What is not taken becomes the session's backlog (outbox.rs), and the backlog
-//! is where the limit on slow clients applies. A run of large packets becomes backlog first, by reference, and leaves
-//! packet by packet.
+//! receiver that takes all it is offered. What is not taken becomes the session's backlog (outbox.rs). A run of large
+//! packets becomes backlog first, by reference, and leaves packet by packet. The limits on backlogs are in pressure.rs.
 
 use super::Shard;
 use super::arena::Key;
@@ -11,7 +10,6 @@ use super::lanes::Lane;
 use super::mail::{Ending, Job, Sent, Wire};
 use super::runs::EMPTY;
 use super::session::{Conn, Role, Session, State, Transport};
-use crate::error::CloseReason;
 
 /// Jobs handed to the wire at a time. Enough to make one io_uring submission worth its system call.
 const BATCH: usize = 512;
@@ -57,7 +55,7 @@ impl Shard {
         match session.transport {
             Transport::WebSocket { conn, blocked: false } => {
                 if session.outbox.has_backlog() || self.runs.is_heavy(session.outbox.run) {
-                    session.outbox.keep(&mut self.runs, 0);
+                    session.outbox.keep(&mut self.runs, &mut self.chains, 0, self.now);
                 } else {
                     self.runs.seal(session.outbox.run);
                 }
@@ -69,10 +67,10 @@ impl Shard {
                 None
             }
             Transport::Polling { poll: Some(poll) } => {
-                session.outbox.keep(&mut self.runs, 0);
+                session.outbox.keep(&mut self.runs, &mut self.chains, 0, self.now);
                 session.transport = Transport::Polling { poll: None };
                 let mut payload = Vec::new();
-                self.counters.written += session.outbox.take_payload(&mut payload) as u64;
+                self.counters.written += session.outbox.take_payload(&mut self.chains, &mut payload) as u64;
                 self.answer_payload(poll, payload);
                 None
             }
@@ -81,7 +79,7 @@ impl Shard {
 
     fn job(&self, key: Key<Session>, conn: Key<Conn>) -> Job<'_> {
         let session = self.sessions.get(key).expect("prepared in this batch");
-        let bytes = session.outbox.front().unwrap_or_else(|| self.runs.wire(session.outbox.run));
+        let bytes = session.outbox.front(&self.chains).unwrap_or_else(|| self.runs.wire(session.outbox.run));
         Job { conn, bytes }
     }
 
@@ -108,11 +106,11 @@ impl Shard {
             self.block(key);
             return self.keep_backlog(key, bytes);
         }
-        let offered = session.outbox.front().expect("it has a backlog").len();
-        self.counters.written += session.outbox.advance(bytes) as u64;
+        let offered = session.outbox.front(&self.chains).expect("it has a backlog").len();
+        self.counters.written += session.outbox.advance(&mut self.chains, bytes) as u64;
         if bytes < offered {
             self.block(key);
-            self.evict_if_behind(key);
+            self.hold_to_limits(key);
         } else if !session.outbox.is_empty() {
             // The next segment of a backlog: the stream takes it, but others may be owed something small.
             self.lanes.add(key, &mut session.queued, Lane::Wide);
@@ -126,21 +124,11 @@ impl Shard {
         }
     }
 
-    /// What could not leave becomes backlog, within the limit.
+    /// What could not leave becomes backlog, within the limits.
     fn keep_backlog(&mut self, key: Key<Session>, sent: usize) {
         let session = self.sessions.get_mut(key).expect("the caller has it");
-        session.outbox.keep(&mut self.runs, sent);
-        self.evict_if_behind(key);
-    }
-
-    /// A client that reads, but less than it is sent, goes over the limit just as one that does not read at all. Asked
-    /// only when its stream is full: what waits for our own budget is not its fault.
-    fn evict_if_behind(&mut self, key: Key<Session>) {
-        let session = self.sessions.get(key).expect("the caller has it");
-        if session.outbox.backlog_bytes() > self.settings.outbox_bytes_max {
-            self.counters.evicted += 1;
-            self.close(key, CloseReason::SlowClient);
-        }
+        session.outbox.keep(&mut self.runs, &mut self.chains, sent, self.now);
+        self.hold_to_limits(key);
     }
 
     fn write_probes(&mut self, wire: &mut impl Wire) {
@@ -156,7 +144,8 @@ impl Shard {
     fn write_leaving(&mut self, wire: &mut impl Wire) {
         for _ in 0..self.leaving.len() {
             let key = self.leaving.pop_front().expect("counted");
-            let Some(Conn { role: Role::Leaving(Some(left)), .. }) = self.conns.get_mut(key) else { continue };
+            let Some(Conn { role: Role::Leaving(Some(left)), evicted, .. }) = self.conns.get_mut(key) else { continue };
+            let evicted = *evicted;
             if left.is_empty() {
                 continue; // listed twice, or ended meanwhile
             }
@@ -170,6 +159,10 @@ impl Shard {
                             left.pop_front();
                         }
                     }
+                    Sent::Blocked if evicted => {
+                        self.reset(key);
+                        break false;
+                    }
                     Sent::Blocked => break false,
                     Sent::Broken => {
                         self.end(key);
@@ -177,7 +170,9 @@ impl Shard {
                     }
                 }
             };
-            if finished {
+            if finished && evicted {
+                self.end(key);
+            } else if finished {
                 self.endings.push(Ending::FinishWriting(key));
             }
         }
@@ -185,7 +180,7 @@ impl Shard {
 
     /// Accounts for what a session takes with it.
     pub(super) fn discard(&mut self, session: &mut Session) {
-        self.counters.discarded += session.outbox.clear(&mut self.runs) as u64;
+        self.counters.discarded += session.outbox.clear(&mut self.runs, &mut self.chains) as u64;
     }
 }
 

@@ -240,6 +240,9 @@ fn settings(config: &Config, bundles: &Bundles) -> Settings {
         connections_max: limits.connections_max,
         connections_per_address_max: limits.connections_per_address_max,
         accept_queue: i32::try_from(server.accept_queue).expect("the option ends at 65,535"),
+        send_buffer_bytes: limits.send_buffer_bytes,
+        unsent_bytes_max: limits.unsent_bytes_max,
+        tcp_user_timeout: limits.tcp_user_timeout,
         workers: server.workers,
         fd_tables: match server.fd_tables {
             FdTables::Auto => crate::FdTables::Auto,

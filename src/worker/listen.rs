@@ -5,6 +5,7 @@
 
 use super::streams::Streams;
 use crate::error::Refusal;
+use crate::settings::Settings;
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -36,13 +37,31 @@ impl AsRawFd for Claim {
 }
 
 /// A listener that shares its address with those of the other workers.
-pub fn listen(address: SocketAddr, accept_queue: i32) -> io::Result<TcpListener> {
+pub fn listen(address: SocketAddr, settings: &Settings) -> io::Result<TcpListener> {
     let socket = bind(address)?;
-    // Accepted connections inherit it, which spares each of them a system call.
+    // Accepted connections inherit these, which spares each of them the system calls.
     socket.set_tcp_nodelay(true)?;
+    cap_kernel_buffers(&socket, settings)?;
     socket.set_nonblocking(true)?;
-    socket.listen(accept_queue)?;
+    socket.listen(settings.accept_queue)?;
     Ok(socket.into())
+}
+
+/// What has left for the kernel waits too, and nobody else limits it.
+fn cap_kernel_buffers(socket: &Socket, settings: &Settings) -> io::Result<()> {
+    if settings.send_buffer_bytes > 0 {
+        socket.set_send_buffer_size(settings.send_buffer_bytes)?;
+    }
+    #[cfg(target_os = "linux")]
+    {
+        if settings.unsent_bytes_max > 0 {
+            socket.set_tcp_notsent_lowat(u32::try_from(settings.unsent_bytes_max).unwrap_or(u32::MAX))?;
+        }
+        if !settings.tcp_user_timeout.is_zero() {
+            socket.set_tcp_user_timeout(Some(settings.tcp_user_timeout))?;
+        }
+    }
+    Ok(())
 }
 
 fn bind(address: SocketAddr) -> io::Result<Socket> {
@@ -144,7 +163,7 @@ mod tests {
 
     /// A listener, and peers that wait in its queue.
     fn listener_with(peers: usize) -> (Listener, Vec<TcpStream>) {
-        let tcp = listen((Ipv4Addr::LOCALHOST, 0).into(), 64).unwrap();
+        let tcp = listen((Ipv4Addr::LOCALHOST, 0).into(), &Settings::default()).unwrap();
         let address = tcp.local_addr().unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let _inside = runtime.enter();

@@ -23,6 +23,7 @@ pub mod here;
 pub mod http;
 mod http_stream;
 mod listen;
+mod load;
 pub mod mailbox;
 mod passage;
 mod seldom;
@@ -44,6 +45,7 @@ use admission::Admission;
 use exchanges::{Exchanges, Waiting};
 use http::Routes;
 use listen::Listener;
+use load::Load;
 use mailbox::{Adoption, Mailbox, Post};
 use passage::Arrivals;
 use seldom::Seldom;
@@ -82,6 +84,7 @@ pub struct Worker<A> {
     arrivals: RefCell<Arrivals>,
     exchanges: Exchanges,
     admission: Arc<Admission>,
+    load: Arc<Load>,
     routes: Routes,
     /// Posts that wait for this turn's end, or for room in a mailbox.
     outgoing: Rc<RefCell<VecDeque<(u16, Post)>>>,
@@ -138,6 +141,7 @@ impl<A: App + 'static> Worker<A> {
         drive::advance(&self.shard, &self.app, self.now());
         self.post();
         self.write();
+        self.shed();
         self.bury();
         self.touched.clear();
         saturated || more_connections || more_mail
@@ -244,6 +248,17 @@ impl<A: App + 'static> Worker<A> {
         self.shard.borrow_mut().write(&mut self.sender.borrow_mut().over(&streams), WRITES_MAX);
     }
 
+    /// Gives up our share of what is too much for the process.
+    fn shed(&self) {
+        let mut shard = self.shard.borrow_mut();
+        let bytes_max = shard.settings().outboxes_bytes_max;
+        let excess = self.load.note(self.number, shard.waiting_bytes(), bytes_max);
+        if excess > 0 {
+            shard.shed(excess);
+            self.load.note(self.number, shard.waiting_bytes(), bytes_max);
+        }
+    }
+
     fn bury(&self) {
         // Writing may have found streams broken and clients too slow.
         drive::hear_out(&self.shard, &self.app);
@@ -253,6 +268,7 @@ impl<A: App + 'static> Worker<A> {
             match ending {
                 Ending::FinishWriting(conn) => streams.finish_writing(conn),
                 Ending::Close(conn) => streams.remove(conn),
+                Ending::Reset(conn) => streams.reset(conn),
             }
         }
     }

@@ -4,6 +4,7 @@ use super::admission::Admission;
 use super::exchanges::Exchanges;
 use super::http::Routes;
 use super::listen::{Claim, Listener};
+use super::load::Load;
 use super::mailbox::{Mailbox, Post};
 use super::passage::Passage;
 use super::seldom::Seldom;
@@ -107,6 +108,7 @@ pub fn start<A: App + 'static>(
     let (home, keeper) = if own_tables { Home::of_own_tables().map_err(Failure::Resources)? } else { Home::shared() };
     let mut threads = Vec::from_iter(keeper);
     let cores = if settings.pin { core_affinity::get_core_ids().unwrap_or_default() } else { Vec::new() };
+    let load = Arc::new(Load::new(mailboxes.len()));
     let (begun, beginnings) = channel();
     let started = Instant::now();
     for (number, seat) in seats.into_iter().enumerate() {
@@ -123,6 +125,7 @@ pub fn start<A: App + 'static>(
             started,
             mailboxes: Arc::clone(&mailboxes),
             admission: Arc::clone(admission),
+            load: Arc::clone(&load),
             address: claim.address,
             own_table: own_tables.then(|| claim.as_raw_fd()),
             routes: routes.clone(),
@@ -192,6 +195,7 @@ struct Setup<F> {
     started: Instant,
     mailboxes: Arc<[Mailbox]>,
     admission: Arc<Admission>,
+    load: Arc<Load>,
     address: SocketAddr,
     /// The worker shall have a descriptor table of its own, which does not need the claim with this number.
     own_table: Option<RawFd>,
@@ -236,7 +240,7 @@ fn begin<F>(setup: &Setup<F>) -> Result<(Beginning, Tools), Failure> {
         tables::part(claim).map_err(Failure::Resources)?;
     }
     let (sender, without_uring) = sender::Sender::open(setup.settings.io).map_err(Failure::Uring)?;
-    let listener = listen::listen(setup.address, setup.settings.accept_queue).map_err(Failure::Listen)?;
+    let listener = listen::listen(setup.address, &setup.settings).map_err(Failure::Listen)?;
     Ok((Beginning { on_uring: sender.is_uring(), without_uring }, Tools { listener, sender }))
 }
 
@@ -246,7 +250,7 @@ fn work<A: App + 'static>(
     poll: mio::Poll,
     runtime: &Runtime,
 ) -> mio::Poll {
-    let Setup { number, seed, settings, carries, app, started, mailboxes, admission, routes, .. } = setup;
+    let Setup { number, seed, settings, carries, app, started, mailboxes, admission, load, routes, .. } = setup;
     let shards = mailboxes.len() as u16;
     let shard = Rc::new(RefCell::new(Shard::new(number, shards, settings, carries, seed)));
     let tasks = tokio::task::LocalSet::new();
@@ -264,6 +268,7 @@ fn work<A: App + 'static>(
             arrivals: RefCell::default(),
             exchanges: Exchanges::default(),
             admission,
+            load,
             routes,
             outgoing: Rc::default(),
             unread: RefCell::default(),

@@ -14,6 +14,7 @@ use crate::shard::session::Conn;
 use mio::event::Event;
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token};
+use socket2::SockRef;
 use std::cell::RefCell;
 use std::io::{self, ErrorKind, IoSlice, Read as _, Write as _};
 use std::net::Shutdown;
@@ -153,6 +154,15 @@ impl Streams {
             // Closing deregisters too; this only spares the kernel a search when a descriptor was cloned.
             let _ = self.registry.deregister(&mut stream.tcp);
         }
+    }
+
+    /// Closes, and has the kernel forget what it still holds for the peer.
+    pub fn reset(&mut self, conn: Key<Conn>) {
+        if let Some(stream) = self.get(conn) {
+            // Fails only if the peer is gone, and then there is nothing to forget.
+            let _ = SockRef::from(&stream.tcp).set_linger(Some(Duration::ZERO));
+        }
+        self.remove(conn);
     }
 
     pub fn finish_writing(&self, conn: Key<Conn>) {

@@ -245,8 +245,10 @@ impl Link {
                 websocket::Item::Binary(data) => self.binary(data.into_owned(), out),
                 websocket::Item::Pong(data) => assert!(data == b"there?" || temper == Temper::Rude),
                 websocket::Item::Ping(_) => unreachable!("the server pings in Engine.IO only"),
-                websocket::Item::Close { .. } => {
+                websocket::Item::Close { code, .. } => {
                     match self.sid {
+                        // Evicted, which is not in order; whether it may be is asked where the socket leaves.
+                        Some(_) if code == Some(1008) => {}
                         Some(sid) if self.heard => out.oracle.ended_in_order(sid),
                         // The upgrade was too late: the session polls on, and nobody polls.
                         Some(sid) => out.oracle.blame(sid),

@@ -8,7 +8,7 @@ use super::super::mail::{Acked, Event, Target};
 use super::super::sockets::{Socket, SocketState, Unsent};
 use super::oracle::{Oracle, head};
 use crate::proto::fuzzing::Random;
-use crate::proto::{Prepared, socketio};
+use crate::proto::{Fate, Prepared, socketio};
 use bytes::Bytes;
 use serde_json::Value;
 use std::cell::RefCell;
@@ -203,11 +203,13 @@ impl State {
         let (kind, hole) = if binary.is_some() { ("51-", r#",{"_placeholder":true,"num":0}"#) } else { ("2", "") };
         let data = format!("[\"cast\",{from},{number},\"{}\"{hole}]", "x".repeat(padding));
         let attachments: Vec<Bytes> = binary.into_iter().collect();
-        let packet = Arc::new(socketio::event(&target.namespace, None, &data, &attachments));
+        let packet = socketio::event(&target.namespace, None, &data, &attachments);
+        let packet = Arc::new(packet.with_fate(self.fate(target)));
         let text = format!("{}{data}", head(kind, &target.namespace));
         let owned = attachments.iter().map(|bytes| bytes.to_vec()).collect();
         self.oracle.prepared(&packet, text, owned, target.volatile);
-        let token = (!target.volatile && self.random.one_in(3)).then_some(number);
+        let certain = !target.volatile && *packet.fate() != Fate::DroppedNewest;
+        let token = (certain && self.random.one_in(3)).then_some(number);
         if let Some(token) = token {
             self.oracle.count(token, shard.shards);
         }
@@ -216,8 +218,21 @@ impl State {
         shard.broadcast(&Arc::new(target.clone()), &packet, token);
         let reached = shard.counters.deliveries - before.deliveries;
         let dropped = shard.counters.volatile_dropped - before.volatile_dropped;
-        assert_eq!(reached + dropped, concerned, "{target:?}");
-        assert!(target.volatile || dropped == 0);
+        let turned_away = shard.counters.turned_away - before.turned_away;
+        assert_eq!(reached + dropped + turned_away, concerned, "{target:?}");
+        assert!(!certain || dropped + turned_away == 0);
+    }
+
+    fn fate(&mut self, target: &Target) -> Fate {
+        match self.random.below(8) {
+            0 => Fate::DroppedNewest,
+            1 => Fate::DroppedOldest,
+            2 | 3 => {
+                let key = self.random.below(3);
+                Fate::Conflated(format!("{}\0{:?}\0{key}", target.namespace, target.rooms).into())
+            }
+            _ => Fate::Kept,
+        }
     }
 
     /// Something that the application does by itself.

@@ -93,6 +93,14 @@ impl Network {
         self.streams[stream].conn = None;
     }
 
+    /// The server closes its end, and what is under way to the client is lost.
+    pub fn reset(&mut self, shard: u16, conn: Key<Conn>) {
+        let stream = self.stream_of(shard, conn);
+        self.close(shard, conn);
+        self.streams[stream].to_client.clear();
+        self.streams[stream].reset = true;
+    }
+
     /// A request reaches `worker`; the answer is found under the number that is given back.
     pub fn request(&mut self, worker: u16, sid: Id, request: Request) -> Exchange {
         if let Request::Push(body) = &request {

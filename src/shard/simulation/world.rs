@@ -124,7 +124,25 @@ impl World {
         self.act(number);
         self.post(number);
         self.write(number);
+        let left = self.shed(number);
         self.bury(number);
+        let waiting = self.shards[number as usize].borrow().waiting_bytes();
+        assert!(left.is_none_or(|left| waiting <= left), "what is too much is gone");
+    }
+
+    /// Now and then too much waits in the process. Returns how much may be left, then.
+    fn shed(&mut self, number: u16) -> Option<usize> {
+        let shard = &self.shards[number as usize];
+        let waiting = shard.borrow().waiting_bytes();
+        if self.quiet || waiting == 0 || !self.random.one_in(100) {
+            return None;
+        }
+        let excess = 1 + self.random.below(waiting);
+        self.app.state.borrow_mut().oracle.shedding = true;
+        shard.borrow_mut().shed(excess);
+        drive::hear_out(shard, &self.app);
+        self.app.state.borrow_mut().oracle.shedding = false;
+        Some(waiting - excess)
     }
 
     fn act(&mut self, number: u16) {
@@ -213,8 +231,8 @@ impl World {
             let reaches = self.foresee(&shard.borrow(), &mail);
             drive::deliver(shard, &self.app, mail);
             // A broadcast causes no event here, so nothing else can have been counted.
-            let Counters { deliveries, volatile_dropped, .. } = shard.borrow().counters;
-            let reached = deliveries - before.deliveries + volatile_dropped - before.volatile_dropped;
+            let concerned = |it: &Counters| it.deliveries + it.volatile_dropped + it.turned_away;
+            let reached = concerned(&shard.borrow().counters) - concerned(&before);
             assert!(reaches.is_none_or(|reaches| reaches as u64 == reached), "{reached} are not {reaches:?}");
         }
     }
@@ -263,6 +281,7 @@ impl World {
                     self.network.streams[stream].server_finished = true;
                 }
                 Ending::Close(conn) => self.network.close(number, conn),
+                Ending::Reset(conn) => self.network.reset(number, conn),
             }
         }
         let shard = shard.borrow();
@@ -316,7 +335,9 @@ impl World {
             assert_eq!(shard.runs.len(), 0, "every run is freed");
             assert!(shard.namespaces.len() == 0 && shard.namespace_slots.is_empty());
             let Counters { opened, closed, queued, written, discarded, parted, .. } = shard.counters;
-            assert_eq!((opened, queued), (closed, written + discarded + parted), "the counters balance");
+            let Counters { dropped_newest, dropped_oldest, conflated, .. } = shard.counters;
+            let dropped = dropped_newest + dropped_oldest + conflated;
+            assert_eq!((opened, queued), (closed, written + discarded + parted + dropped), "the counters balance");
         }
         assert_eq!(self.network.unanswered(), 0, "every request was answered");
         self.app.state.borrow().oracle.all_ended();
@@ -328,6 +349,10 @@ impl World {
             add(&mut counters, &shard.borrow().counters);
         }
         let oracle = self.app.state.into_inner().oracle;
+        let Counters { dropped_newest, dropped_oldest, turned_away, conflated, .. } = counters;
+        let dropped = dropped_newest + dropped_oldest + turned_away;
+        assert!(oracle.skipped.dropped <= dropped, "nothing is dropped without being counted");
+        assert!(oracle.skipped.conflated <= conflated, "nothing is replaced without being counted");
         Summary { traffic: self.network.traffic.finish(), packets_seen: oracle.seen, ends: oracle.ends, counters }
     }
 }
@@ -341,6 +366,12 @@ fn add(total: &mut Counters, more: &Counters) {
     total.deliveries += more.deliveries;
     total.volatile_dropped += more.volatile_dropped;
     total.evicted += more.evicted;
+    total.evicted_late += more.evicted_late;
+    total.evicted_for_memory += more.evicted_for_memory;
+    total.dropped_newest += more.dropped_newest;
+    total.dropped_oldest += more.dropped_oldest;
+    total.turned_away += more.turned_away;
+    total.conflated += more.conflated;
     total.protocol_errors += more.protocol_errors;
     total.received += more.received;
     total.refused += more.refused;
@@ -355,7 +386,9 @@ fn settings(random: &mut Random) -> Settings {
         ping_timeout: ms(2_000, 3_000),
         upgrade_timeout: ms(1_500, 4_000),
         connect_timeout: ms(2_000, 8_000),
-        outbox_bytes_max: 40_000 + random.below(60_000),
+        // Longer than a healthy client may have to wait.
+        outbox_age_max: ms(PATIENCE_MS as usize, 4_000),
+        outbox_bytes_max: 60_000 + random.below(80_000),
         payload_bytes_max: 3_000 + random.below(20_000),
         namespaces_per_session_max: 2 + random.below(3),
         rooms_per_socket_max: 2 + random.below(6),

@@ -286,6 +286,24 @@ sections! {
         /// that are furthest behind are closed. Set it to what the machine can spare.
         outboxes_bytes_max: usize = "1GiB", Kind::Size { min: MB, max: 1024 * GIB };
 
+        /// How much the kernel may hold for one connection, sent and not yet acknowledged; 0 leaves it to the kernel.
+        ///
+        /// Two megabytes a second over a path of a tenth of a second. Linux doubles the number for its own needs, and
+        /// holds memory only for what is under way.
+        send_buffer_bytes: usize = "256KiB", Kind::Size { min: 0, max: GIB };
+
+        /// How much of that may not even have been sent; 0 is no limit.
+        ///
+        /// What waits in the kernel for a peer that does not read can be neither replaced nor dropped. Less makes large
+        /// messages leave in more pieces. Linux only.
+        unsent_bytes_max: usize = "64KiB", Kind::Size { min: 0, max: GIB };
+
+        /// How long the kernel waits for a peer that acknowledges nothing or leaves no room; 0 is as long as it likes.
+        ///
+        /// As `outbox_age_max`, for what the server has already given to the kernel. With a policy that keeps slow clients,
+        /// 0 leaves them to their heartbeats. Linux only.
+        tcp_user_timeout: Duration = "20s", Kind::Time { min: Duration::ZERO, max: Duration::from_secs(3600) };
+
         /// How many namespaces one session may join.
         ///
         /// Far above what applications use. Each costs a socket with its own id and rooms.

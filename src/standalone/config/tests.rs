@@ -871,6 +871,9 @@ fn what_is_printed_can_be_fed_back() {
         outbox_bytes_max = "1GiB"
         outbox_age_max = "30s"
         outboxes_bytes_max = "4GiB"
+        send_buffer_bytes = "1MiB"
+        unsent_bytes_max = 0
+        tcp_user_timeout = 0
         namespaces_per_session_max = 1
         rooms_per_socket_max = 2
         room_bytes_max = 9

@@ -1,0 +1,118 @@
+//! Pressure: the limits on what may wait for clients that do not read as fast as they are sent.
+//!
+//! They apply where a stream takes no more, or no poll is there: what waits for our own budget is nobody's fault. A client
+//! that reads, but less than it is sent, goes over a limit just as one that does not read at all. What may be dropped is
+//! dropped first (outbox.rs); whoever is still over a limit then is evicted, and nobody waits for it.
+//!
+//! | limit | of | beyond it |
+//! |---|---|---|
+//! | `outbox_bytes_max` | a session | drop as the packets' fates allow, else evict |
+//! | `outbox_age_max` | a session | drop what is marked to make room; evict for anything that must arrive |
+//! | `outboxes_bytes_max` | the process | evict who is furthest behind: [`Shard::shed`] |
+
+use super::arena::Key;
+use super::engine::millis;
+use super::outbox::Bounds;
+use super::session::{Session, State, Transport};
+use super::{Millis, Shard, Timer};
+use crate::error::CloseReason;
+
+impl Shard {
+    fn bounds(&self) -> Bounds {
+        let age_max = millis(self.settings.outbox_age_max);
+        Bounds { bytes_max: self.settings.outbox_bytes_max, since_min: self.now.saturating_sub(age_max) }
+    }
+
+    /// To be called for a session that has a backlog and cannot be written to.
+    pub(super) fn hold_to_limits(&mut self, key: Key<Session>) {
+        let bounds = self.bounds();
+        self.relieve(key, bounds);
+        let session = self.sessions.get_mut(key).expect("the caller has it");
+        if session.outbox.backlog_bytes() > bounds.bytes_max {
+            return self.evict(key);
+        }
+        if !session.outbox.aging && session.outbox.has_backlog() {
+            self.watch_age(key, None);
+        }
+    }
+
+    /// The session can be written to again: nothing that is of no use any more shall leave.
+    pub(super) fn freshen(&mut self, key: Key<Session>) {
+        // What it has not been offered yet is not too much.
+        self.relieve(key, Bounds { bytes_max: usize::MAX, ..self.bounds() });
+        let session = self.sessions.get_mut(key).expect("the caller has it");
+        self.counters.conflated += session.outbox.conflate(&mut self.chains);
+    }
+
+    fn relieve(&mut self, key: Key<Session>, bounds: Bounds) {
+        let session = self.sessions.get_mut(key).expect("the caller has it");
+        let relief = session.outbox.relieve(&mut self.chains, bounds);
+        self.counters.dropped_newest += relief.newest;
+        self.counters.dropped_oldest += relief.oldest;
+        self.counters.conflated += relief.conflated;
+    }
+
+    /// A backlog may have waited for too long.
+    pub(super) fn age_due(&mut self, key: Key<Session>) {
+        let Some(session) = self.sessions.get_mut(key).filter(|session| session.state == State::Open) else { return };
+        session.outbox.aging = false;
+        if !session.outbox.has_backlog() {
+            return;
+        }
+        let bounds = self.bounds();
+        self.relieve(key, bounds);
+        let session = self.sessions.get_mut(key).expect("just found");
+        let ours = matches!(session.transport, Transport::WebSocket { blocked: false, .. });
+        let kept = session.outbox.kept_since(&self.chains);
+        let droppable = session.outbox.droppable_since(&self.chains);
+        if kept.is_some_and(|since| since < bounds.since_min) && !ours {
+            self.counters.evicted_late += 1;
+            return self.evict(key);
+        }
+        if session.outbox.has_backlog() {
+            let first = kept.into_iter().chain(droppable).min();
+            self.watch_age(key, first.filter(|_| !ours));
+        }
+    }
+
+    /// Has the backlog looked at again as soon as what waits `since` then is too old; what comes from now on, later.
+    fn watch_age(&mut self, key: Key<Session>, since: Option<Millis>) {
+        let session = self.sessions.get_mut(key).expect("the caller has it");
+        session.outbox.aging = true;
+        let due = since.unwrap_or(self.now) + millis(self.settings.outbox_age_max) + 1;
+        self.wheel.schedule(due, Timer::Age(key));
+    }
+
+    fn evict(&mut self, key: Key<Session>) {
+        if self.sessions.get(key).is_some_and(|session| session.state == State::Open) {
+            self.counters.evicted += 1;
+            self.close(key, CloseReason::SlowClient);
+        } else {
+            self.linger_due(key);
+        }
+        // At once, so that `shed` sees what it has gained.
+        let session = self.sessions.get_mut(key).expect("it is buried when the turn ends");
+        self.counters.discarded += session.outbox.clear(&mut self.runs, &mut self.chains) as u64;
+    }
+
+    /// Bytes that wait longer than a turn, each packet counted once.
+    pub fn waiting_bytes(&self) -> usize {
+        self.chains.bytes()
+    }
+
+    /// Evicts who is furthest behind, and who comes next, until so many bytes fewer wait.
+    pub fn shed(&mut self, bytes: usize) {
+        let goal = self.chains.bytes().saturating_sub(bytes);
+        let behind = |session: &Session| session.state != State::Closed && session.outbox.has_backlog();
+        let sessions = self.sessions.iter().filter(|(_, session)| behind(session));
+        let mut sessions: Vec<_> = sessions.map(|(key, session)| (session.outbox.backlog_bytes(), key)).collect();
+        sessions.sort_by_key(|&(bytes, _)| std::cmp::Reverse(bytes));
+        for (_, key) in sessions {
+            if self.chains.bytes() <= goal {
+                return;
+            }
+            self.counters.evicted_for_memory += 1;
+            self.evict(key);
+        }
+    }
+}
