@@ -18,6 +18,7 @@ pub use broadcast::Rooms;
 
 use crate::error::CloseReason;
 use crate::shard::Census;
+pub use crate::shard::mail::Counts;
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -50,12 +51,13 @@ impl std::fmt::Display for EmitError {
 
 impl std::error::Error for EmitError {}
 
-/// How many sockets a broadcast was queued for, once every worker has said so.
+/// What became of a broadcast, once every worker has said so; see
+/// [`Broadcast::emit_and_count`](crate::Broadcast::emit_and_count).
 #[must_use = "whoever does not want the count calls `emit`"]
-pub struct CountFuture(pub(crate) oneshot::Receiver<usize>);
+pub struct CountFuture(pub(crate) oneshot::Receiver<Counts>);
 
 impl Future for CountFuture {
-    type Output = Result<usize, EmitError>;
+    type Output = Result<Counts, EmitError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         Pin::new(&mut self.0).poll(cx).map_err(|_| EmitError::Closed)

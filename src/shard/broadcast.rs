@@ -7,7 +7,7 @@
 use super::Shard;
 use super::arena::{Arena, Key};
 use super::lanes::{Lane, Lanes, NARROW_MAX};
-use super::mail::{Count, Event, Mail, Target};
+use super::mail::{Count, Counts, Event, Mail, Target};
 use super::runs::Step;
 use super::session::{Session, State, Transport};
 use super::sockets::{Socket, SocketState, Unsent};
@@ -20,15 +20,15 @@ impl Shard {
         let count = token.map(|token| Count { shard: self.number, token });
         self.counters.broadcasts += 1;
         self.post_all(|| Mail::Broadcast { target: Arc::clone(target), packet: Arc::clone(packet), count });
-        let sockets = self.fan_out(target, packet);
+        let counts = self.fan_out(target, packet);
         if let Some(token) = token {
-            self.events.push_back(Event::Counted { token, sockets });
+            self.events.push_back(Event::Counted { token, counts });
         }
     }
 
-    /// One packet to the target's sockets on this shard. Returns how many it was queued for.
-    pub fn fan_out(&mut self, target: &Target, packet: &Arc<Prepared>) -> usize {
-        let Some(&slot) = self.namespace_slots.get(&target.namespace) else { return 0 };
+    /// One packet to the target's sockets on this shard.
+    pub fn fan_out(&mut self, target: &Target, packet: &Arc<Prepared>) -> Counts {
+        let Some(&slot) = self.namespace_slots.get(&target.namespace) else { return Counts::default() };
         let namespace = self.namespaces.at(slot).expect("named, so in use");
         self.stamp += 1;
         for room in &target.except {
@@ -44,8 +44,7 @@ impl Shard {
             lanes: &mut self.lanes,
             step: self.runs.step(packet),
             volatile: target.volatile,
-            reached: 0,
-            dropped: 0,
+            counts: Counts::default(),
         };
         match &target.rooms[..] {
             [] => walk.deliver_all(&namespace.connected),
@@ -54,11 +53,11 @@ impl Shard {
                 walk.deliver_all(namespace.members(room));
             }),
         }
-        let (reached, dropped) = (walk.reached, walk.dropped);
-        self.counters.deliveries += reached as u64;
-        self.counters.queued += reached as u64;
-        self.counters.volatile_dropped += dropped;
-        reached
+        let counts = walk.counts;
+        self.counters.deliveries += counts.sockets as u64;
+        self.counters.queued += counts.sockets as u64;
+        self.counters.volatile_dropped += counts.dropped as u64;
+        counts
     }
 
     /// Mail from another shard. HTTP requests are not for here: their packets are events (see `drive`).
@@ -68,12 +67,12 @@ impl Shard {
             Mail::Abandoned { sid, exchange } => self.on_abandoned(sid, exchange),
             Mail::Answer { exchange, reply } => self.answers.push((exchange, reply)),
             Mail::Broadcast { target, packet, count } => {
-                let sockets = self.fan_out(&target, &packet);
+                let counts = self.fan_out(&target, &packet);
                 if let Some(Count { shard, token }) = count {
-                    self.post(shard, Mail::Counted { token, sockets });
+                    self.post(shard, Mail::Counted { token, counts });
                 }
             }
-            Mail::Counted { token, sockets } => self.events.push_back(Event::Counted { token, sockets }),
+            Mail::Counted { token, counts } => self.events.push_back(Event::Counted { token, counts }),
             Mail::Join { target, rooms } => self.join_matching(&target, &rooms),
             Mail::Leave { target, rooms } => self.leave_matching(&target, &rooms),
             Mail::Disconnect { target, close } => self.disconnect_matching(&target, close),
@@ -242,8 +241,7 @@ struct Walk<'s> {
     lanes: &'s mut Lanes<Key<Session>>,
     step: Step<'s>,
     volatile: bool,
-    reached: usize,
-    dropped: u64,
+    counts: Counts,
 }
 
 impl Walk<'_> {
@@ -268,12 +266,12 @@ impl Walk<'_> {
             let key = socket.session;
             let session = self.sessions.get_mut(key).expect("a connected socket has a session");
             if self.volatile && !is_ready(session) {
-                self.dropped += 1;
+                self.counts.dropped += 1;
                 continue;
             }
             self.lanes.add(key, &mut session.queued, lane);
             self.step.extend(&mut session.outbox.run);
-            self.reached += 1;
+            self.counts.sockets += 1;
         }
     }
 }

@@ -6,7 +6,7 @@ use super::engine::FAREWELL_MS;
 use super::lanes::NARROW_MAX;
 use super::mail::{Acked, Ending, Event, Exchange, Job, Reply, Request, Sent, Target, Wire};
 use super::session::{Conn, Handshake, Session};
-use super::sockets::{Socket, SocketState, Unsent};
+use super::sockets::{Emitted, Socket, SocketState, Unsent};
 use super::wheel::TICK_MS;
 use super::{Carries, Key, Millis, Shard, Timer};
 use crate::error::CloseReason;
@@ -228,7 +228,7 @@ impl Server {
         conn
     }
 
-    fn emit(&mut self, socket: Key<Socket>, data: &str, volatile: bool) -> Result<(), Unsent> {
+    fn emit(&mut self, socket: Key<Socket>, data: &str, volatile: bool) -> Result<Emitted, Unsent> {
         let sent = self.shard.borrow_mut().emit(socket, &event(data), volatile);
         self.turn();
         sent
@@ -237,7 +237,7 @@ impl Server {
     fn broadcast(&mut self, rooms: &[&str], except: &[&str], data: &str) -> usize {
         let boxed = |names: &[&str]| names.iter().map(|&name| name.into()).collect();
         let target = Target { namespace: "/".into(), rooms: boxed(rooms), except: boxed(except), volatile: false };
-        let reached = self.shard.borrow_mut().fan_out(&target, &event(data));
+        let reached = self.shard.borrow_mut().fan_out(&target, &event(data)).sockets;
         self.turn();
         reached
     }
@@ -389,21 +389,24 @@ fn rooms_are_what_plain_sets_of_names_would_be() {
 fn volatile_is_dropped_when_the_receiver_is_not_ready() {
     let mut server = server();
     let (sid, socket) = server.polling_joined();
-    server.emit(socket, "[1]", true).unwrap();
+    assert_eq!(server.emit(socket, "[1]", true), Ok(Emitted::Dropped));
     let poll = server.poll(sid);
     assert_eq!(server.answer(poll), "waits", "nobody polled, so it was dropped");
-    server.emit(socket, "[2]", true).unwrap();
+    assert_eq!(server.emit(socket, "[2]", true), Ok(Emitted::Queued));
     assert_eq!(server.answer(poll), "42[2]");
 
     let (conn, socket) = server.joined();
     server.pipes.room.insert(conn, 3);
-    server.emit(socket, "[\"long\"]", false).unwrap();
-    server.emit(socket, "[3]", true).unwrap();
+    assert_eq!(server.emit(socket, "[\"long\"]", false), Ok(Emitted::Queued));
+    assert_eq!(server.emit(socket, "[3]", true), Ok(Emitted::Dropped));
+    let target = Target { volatile: true, ..everyone() };
+    let counts = server.shard.borrow_mut().fan_out(&target, &event("[4]"));
+    assert_eq!((counts.sockets, counts.dropped), (0, 2), "the one has no poll, the other's stream is full");
     server.pipes.room.remove(&conn);
     server.shard.borrow_mut().on_writable(conn);
     server.turn();
     assert_eq!(server.heard(conn), ["42[\"long\"]"]);
-    assert_eq!(server.shard.borrow().counters.volatile_dropped, 2);
+    assert_eq!(server.shard.borrow().counters.volatile_dropped, 4);
 }
 
 // ---- namespaces
@@ -817,7 +820,7 @@ fn a_socket_keeps_its_rooms_until_the_turn_ends_and_receives_nothing_in_them() {
     assert_eq!(server.shard.borrow().rooms_of(socket).len(), 2);
     assert_eq!(server.shard.borrow().socket(socket).map(|it| it.state), Some(SocketState::Closed));
     let target = Target { namespace: "/".into(), rooms: vec!["a".into()], ..Target::default() };
-    assert_eq!(server.shard.borrow_mut().fan_out(&target, &event("[1]")), 0);
+    assert_eq!(server.shard.borrow_mut().fan_out(&target, &event("[1]")).sockets, 0);
     drive::hear_out(&server.shard, &server.app);
     server.turn();
     assert!(server.shard.borrow().socket(socket).is_none());
@@ -894,7 +897,7 @@ fn answers_and_small_rooms_overtake_a_wide_broadcast() {
     small.iter().for_each(|(_, socket)| server.join(*socket, "small").unwrap());
     {
         let mut shard = server.shard.borrow_mut();
-        assert_eq!(shard.fan_out(&everyone(), &event("[\"wide\"]")), clients.len());
+        assert_eq!(shard.fan_out(&everyone(), &event("[\"wide\"]")).sockets, clients.len());
         shard.fan_out(&Target { rooms: vec!["small".into()], ..everyone() }, &event("[\"small\"]"));
         shard.emit(answered.1, &event("[\"answer\"]"), false).unwrap();
         shard.write(&mut server.pipes, 8);
@@ -918,7 +921,7 @@ fn a_wide_broadcast_goes_on_while_others_are_served() {
     let mut reached = HashSet::new();
     for turn in 0..4 * clients.len() / 8 {
         let mut shard = server.shard.borrow_mut();
-        (0..8).for_each(|nth| shard.emit(clients[(turn + nth) % 12].1, &event("[\"often\"]"), false).unwrap());
+        (0..8).for_each(|nth| _ = shard.emit(clients[(turn + nth) % 12].1, &event("[\"often\"]"), false).unwrap());
         shard.write(&mut server.pipes, 8);
         reached.extend(server.pipes.bytes.keys().copied());
     }

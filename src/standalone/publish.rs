@@ -6,9 +6,11 @@
 //! Limits: `publish_bytes_max`, `publish_batch_max`.
 //! Not here: who may publish (guard.rs); HTTP (site.rs).
 
+use crate::Counts;
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde::ser::{Serialize, SerializeTuple as _, Serializer};
 use serde_json::value::RawValue;
+use serde_json::{Value, json};
 use std::fmt;
 
 /// The fields that an event may have; `event` alone must be there.
@@ -152,6 +154,19 @@ pub fn read<'n>(
     }
 }
 
+/// What the answer says: how many sockets each event was queued for, and, once any was dropped, how many missed each.
+pub fn report(counts: &[Counts], is_batch: bool) -> Value {
+    let each = |of: fn(&Counts) -> usize| match counts {
+        [only] if !is_batch => json!(of(only)),
+        all => json!(all.iter().map(of).collect::<Vec<_>>()),
+    };
+    let mut report = json!({ "sockets": each(|counts| counts.sockets) });
+    if counts.iter().any(|counts| counts.dropped > 0) {
+        report["dropped"] = each(|counts| counts.dropped);
+    }
+    report
+}
+
 fn read_event<'n>(
     raw: &RawValue,
     place: &str,
@@ -285,6 +300,20 @@ mod tests {
             let publication = try_read(body).unwrap();
             assert!(publication.is_batch && publication.events.len() == count);
         }
+    }
+
+    #[test]
+    fn the_answer_tells_of_dropped_packets_once_there_are_some() {
+        let counts = |sockets, dropped| {
+            let mut counts = Counts::default();
+            (counts.sockets, counts.dropped) = (sockets, dropped);
+            counts
+        };
+        assert_eq!(report(&[counts(3, 0)], false), json!({"sockets": 3}));
+        assert_eq!(report(&[counts(3, 1)], false), json!({"sockets": 3, "dropped": 1}));
+        assert_eq!(report(&[], true), json!({"sockets": []}));
+        assert_eq!(report(&[counts(3, 0)], true), json!({"sockets": [3]}));
+        assert_eq!(report(&[counts(3, 0), counts(0, 2)], true), json!({"sockets": [3, 0], "dropped": [0, 2]}));
     }
 
     #[test]

@@ -188,13 +188,12 @@ impl Shared {
         let Publication { events, is_batch } = publish::read(&body, self.publish_batch_max, self.namespaces.keys())?;
         // All are on their way, in their order, before the first count is awaited.
         let counts: Vec<_> = events.iter().map(|event| self.emit(event)).collect();
-        let mut sockets = Vec::with_capacity(counts.len());
+        let mut all = Vec::with_capacity(counts.len());
         for count in counts {
             let count = count.map_err(|_| Refusal::Closing)?;
-            sockets.push(count.await.map_err(|_| Refusal::Closing)?);
+            all.push(count.await.map_err(|_| Refusal::Closing)?);
         }
-        let sockets = if is_batch { json!(sockets) } else { json!(sockets[0]) };
-        Ok(json_answer(StatusCode::OK, &json!({ "sockets": sockets })))
+        Ok(json_answer(StatusCode::OK, &publish::report(&all, is_batch)))
     }
 
     /// The event has passed every check, so only a server that has closed refuses.
