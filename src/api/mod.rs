@@ -83,6 +83,10 @@ pub struct Stats {
     pub received: u64,
     /// Broadcasts, those that reached nobody too.
     pub broadcasts: u64,
+    /// Bytes of broadcasts that workers have begun and not offered to all of their receivers yet.
+    pub lag_bytes: usize,
+    /// Counts that were held back, on one worker each, because it was more than `lag_bytes_max` behind.
+    pub counts_held: u64,
     /// Packets that broadcasts queued for a client.
     pub deliveries: u64,
     pub bytes_out: u64,
@@ -126,6 +130,8 @@ impl Stats {
         self.opened += counters.opened;
         self.received += counters.received;
         self.broadcasts += counters.broadcasts;
+        self.lag_bytes += census.lag_bytes;
+        self.counts_held += counters.counts_held;
         self.deliveries += counters.deliveries;
         self.bytes_out += counters.bytes_out;
         self.bytes_in += counters.bytes_in;

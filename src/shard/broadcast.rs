@@ -21,8 +21,8 @@ impl Shard {
         self.counters.broadcasts += 1;
         self.post_all(|| Mail::Broadcast { target: Arc::clone(target), packet: Arc::clone(packet), count });
         let counts = self.fan_out(target, packet);
-        if let Some(token) = token {
-            self.events.push_back(Event::Counted { token, counts });
+        if let Some(count) = count {
+            self.report(count, counts);
         }
     }
 
@@ -44,6 +44,7 @@ impl Shard {
             lanes: &mut self.lanes,
             step: self.runs.step(packet),
             volatile: target.volatile,
+            lane: Lane::Swift,
             counts: Counts::default(),
         };
         match &target.rooms[..] {
@@ -53,11 +54,46 @@ impl Shard {
                 walk.deliver_all(namespace.members(room));
             }),
         }
-        let counts = walk.counts;
+        let (lane, counts) = (walk.lane, walk.counts);
+        if counts.sockets > 0 {
+            self.lag.begin(packet, lane, &self.lanes);
+        }
         self.counters.deliveries += counts.sockets as u64;
         self.counters.queued += counts.sockets as u64;
         self.counters.volatile_dropped += counts.dropped as u64;
         counts
+    }
+
+    /// Tells whoever counts what became of a broadcast; where the writes are far behind, once they have caught up.
+    fn report(&mut self, count: Count, counts: Counts) {
+        if self.is_lagging() {
+            self.counters.counts_held += 1;
+            self.held.push_back((count, counts));
+        } else {
+            self.tell(count, counts);
+        }
+    }
+
+    fn tell(&mut self, Count { shard, token }: Count, counts: Counts) {
+        if shard == self.number {
+            self.events.push_back(Event::Counted { token, counts });
+        } else {
+            self.post(shard, Mail::Counted { token, counts });
+        }
+    }
+
+    /// Writing may have caught up.
+    pub(super) fn release_counts(&mut self) {
+        self.lag.settle(&self.lanes);
+        if !self.is_lagging() {
+            for (count, counts) in std::mem::take(&mut self.held) {
+                self.tell(count, counts);
+            }
+        }
+    }
+
+    fn is_lagging(&self) -> bool {
+        self.lag.bytes() > self.settings.lag_bytes_max
     }
 
     /// Mail from another shard. HTTP requests are not for here: their packets are events (see `drive`).
@@ -68,8 +104,8 @@ impl Shard {
             Mail::Answer { exchange, reply } => self.answers.push((exchange, reply)),
             Mail::Broadcast { target, packet, count } => {
                 let counts = self.fan_out(&target, &packet);
-                if let Some(Count { shard, token }) = count {
-                    self.post(shard, Mail::Counted { token, counts });
+                if let Some(count) = count {
+                    self.report(count, counts);
                 }
             }
             Mail::Counted { token, counts } => self.events.push_back(Event::Counted { token, counts }),
@@ -241,6 +277,8 @@ struct Walk<'s> {
     lanes: &'s mut Lanes<Key<Session>>,
     step: Step<'s>,
     volatile: bool,
+    /// Wide, once the receivers of some room are.
+    lane: Lane,
     counts: Counts,
 }
 
@@ -251,6 +289,7 @@ impl Walk<'_> {
         if slots.len() <= NARROW_MAX {
             return self.deliver(slots, Lane::Swift);
         }
+        self.lane = Lane::Wide;
         let (last, first) = slots.split_at(scatter(self.stamp) % slots.len());
         self.deliver(first, Lane::Wide);
         self.deliver(last, Lane::Wide);

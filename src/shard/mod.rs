@@ -15,6 +15,7 @@ pub mod arena;
 mod broadcast;
 pub mod drive;
 mod engine;
+mod lag;
 mod lanes;
 pub mod mail;
 pub mod outbox;
@@ -33,8 +34,9 @@ mod write;
 use crate::error::CloseReason;
 use crate::settings::Settings;
 use arena::{Arena, Key};
+use lag::Lag;
 use lanes::Lanes;
-use mail::{Ending, Event, Exchange, Mail, Reply};
+use mail::{Count, Counts, Ending, Event, Exchange, Mail, Reply};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use rooms::Namespace;
@@ -68,6 +70,10 @@ pub struct Shard {
 
     /// Sessions that have something to write.
     lanes: Lanes<Key<Session>>,
+    /// How far the writes are behind the fan-out.
+    lag: Lag,
+    /// Counts that are held back until they have caught up.
+    held: VecDeque<(Count, Counts)>,
     /// Conns whose session is gone and which have something left to write.
     leaving: VecDeque<Key<Conn>>,
     /// Probing conns that are owed the answer to their probe.
@@ -116,6 +122,8 @@ pub struct Counters {
     pub received: u64,
     /// Broadcasts that began here. Each is counted once, whichever shards its receivers live on.
     pub broadcasts: u64,
+    /// Counts of broadcasts that were held back, because the writes were `lag_bytes_max` behind.
+    pub counts_held: u64,
     /// Packets queued for a session by broadcasts.
     pub deliveries: u64,
     /// Packets queued in all, and how they ended.
@@ -159,6 +167,8 @@ pub struct Census {
     pub sockets: usize,
     pub rooms: usize,
     pub namespaces: Vec<(Box<str>, usize)>,
+    /// Bytes of broadcasts that have not been offered to all of their receivers.
+    pub lag_bytes: usize,
     pub counters: Counters,
 }
 
@@ -182,6 +192,8 @@ impl Shard {
             stamp: 0,
             draining: false,
             lanes: Lanes::default(),
+            lag: Lag::default(),
+            held: VecDeque::new(),
             leaving: VecDeque::new(),
             probed: Vec::new(),
             events: VecDeque::new(),
@@ -230,6 +242,7 @@ impl Shard {
             sockets: namespaces().map(|namespace| namespace.connected.len()).sum(),
             rooms: namespaces().map(Namespace::room_count).sum(),
             namespaces: namespaces().map(|it| (it.name.clone(), it.connected.len())).collect(),
+            lag_bytes: self.lag.bytes(),
             counters: self.counters,
         }
     }
@@ -298,6 +311,7 @@ impl Shard {
             }
         }
         self.lanes.trim(self.sessions.len());
+        self.release_counts();
         std::mem::take(&mut self.endings)
     }
 
@@ -328,6 +342,9 @@ impl Shard {
             for &slot in &session.sockets {
                 assert_eq!(self.sockets.at(slot).expect("listed, so alive").session, key);
             }
+        }
+        if self.lanes.is_empty() {
+            assert_eq!((self.lag.bytes(), self.held.len()), (0, 0), "nobody waits for writes that are done");
         }
         let waiting = self.sessions.iter().filter(|(_, session)| session.outbox.run != runs::EMPTY).count();
         assert!(waiting > 0 || self.runs.len() == 0, "a run without a session is freed");

@@ -341,6 +341,7 @@ fn add(total: &mut Counters, more: &Counters) {
     total.deliveries += more.deliveries;
     total.volatile_dropped += more.volatile_dropped;
     total.evicted += more.evicted;
+    total.counts_held += more.counts_held;
     total.protocol_errors += more.protocol_errors;
     total.received += more.received;
     total.refused += more.refused;
@@ -356,6 +357,8 @@ fn settings(random: &mut Random) -> Settings {
         upgrade_timeout: ms(1_500, 4_000),
         connect_timeout: ms(2_000, 8_000),
         outbox_bytes_max: 40_000 + random.below(60_000),
+        // Packets are some 300 bytes here, with what they cost beside their data.
+        lag_bytes_max: 300 << random.below(12),
         payload_bytes_max: 3_000 + random.below(20_000),
         namespaces_per_session_max: 2 + random.below(3),
         rooms_per_socket_max: 2 + random.below(6),

@@ -286,6 +286,13 @@ sections! {
         /// that are furthest behind are closed. Set it to what the machine can spare.
         outboxes_bytes_max: usize = "1GiB", Kind::Size { min: MB, max: 1024 * GIB };
 
+        /// How many bytes of events each worker may have begun and not written to all of their receivers yet.
+        ///
+        /// Beyond it the answer to a publish waits until it is less, and so does its publisher; nothing is dropped. What
+        /// piles up here leaves for a client in one piece, so the default is a quarter of `outbox_bytes_max`. More lets a
+        /// burst in sooner, and has clients on slow lines fall behind by more at once.
+        lag_bytes_max: usize = "1MiB", Kind::Size { min: KB, max: GIB };
+
         /// How many namespaces one session may join.
         ///
         /// Far above what applications use. Each costs a socket with its own id and rooms.

@@ -871,6 +871,7 @@ fn what_is_printed_can_be_fed_back() {
         outbox_bytes_max = "1GiB"
         outbox_age_max = "30s"
         outboxes_bytes_max = "4GiB"
+        lag_bytes_max = "64KiB"
         namespaces_per_session_max = 1
         rooms_per_socket_max = 2
         room_bytes_max = 9
