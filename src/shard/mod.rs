@@ -4,7 +4,8 @@
 //! A worker drives exactly one shard; so does the simulator, with a fake network, from one seed.
 //!
 //! Reading order: `session` and `sockets` (what there is), `engine` (bytes become packets), `sockets` (packets become
-//! events), `broadcast` and `runs` (an event becomes bytes for many), `write` (bytes leave), `drive` (the order of it all).
+//! events), `broadcast` and `runs` (an event becomes bytes for many), `write` (bytes leave), `lag` (who waits for that),
+//! `drive` (the order of it all).
 //!
 //! Everything that must wait for the end of the turn is noted: `events` for the application, `answers` for HTTP requests,
 //! `mail` for other shards, `endings` for streams, `lanes` for sessions that have something to write.

@@ -4,14 +4,16 @@
 //! one sends nothing. Arguments are never taken apart: their JSON text goes into the packet as it came.
 //!
 //! Limits: `publish_bytes_max`, `publish_batch_max`.
-//! Not here: who may publish (guard.rs); HTTP (site.rs).
+//! Not here: who may publish (guard.rs), and when (gate.rs); what is repeated (keys.rs); HTTP (site.rs).
 
+use super::keys::KEY_BYTES_MAX;
 use crate::Counts;
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde::ser::{Serialize, SerializeTuple as _, Serializer};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use std::fmt;
+use std::time::Duration;
 
 /// The fields that an event may have; `event` alone must be there.
 const FIELDS: &str = "namespace, rooms, except, event, args, volatile";
@@ -88,7 +90,41 @@ pub enum Refusal {
         given: String,
         known: String,
     },
+    IdempotencyKey {
+        problem: &'static str,
+    },
+    /// The key was used for another body.
+    AnotherBody {
+        within: Duration,
+    },
+    /// The first request with this key and body is not answered yet.
+    UnderWay,
+    EventsPending {
+        events: usize,
+        events_max: usize,
+    },
+    BytesPending {
+        bytes: usize,
+        bytes_max: usize,
+    },
+    TooManyPerSecond {
+        per_second_max: usize,
+        wait: Duration,
+    },
     Closing,
+}
+
+impl Refusal {
+    /// How long the publisher should wait at least until it tries the same again, if that makes sense.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Refusal::TooManyPerSecond { wait, .. } => Some(*wait),
+            Refusal::UnderWay | Refusal::EventsPending { .. } | Refusal::BytesPending { .. } | Refusal::Closing => {
+                Some(Duration::from_secs(1))
+            }
+            _ => None,
+        }
+    }
 }
 
 impl fmt::Display for Refusal {
@@ -122,6 +158,30 @@ impl fmt::Display for Refusal {
             Refusal::UnknownNamespace { at, given, known } => {
                 write!(f, "{at}: {given:?} does not exist; the configuration has {known}")
             }
+            Refusal::IdempotencyKey { problem } => {
+                write!(f, "Idempotency-Key {problem}; allowed: one, of 1 to {KEY_BYTES_MAX} visible ASCII characters")
+            }
+            Refusal::AnotherBody { within } => write!(
+                f,
+                "this Idempotency-Key was used for another body within limits.idempotency_time, {} s",
+                within.as_secs_f64()
+            ),
+            Refusal::UnderWay => f.write_str("the first request with this Idempotency-Key is still under way"),
+            Refusal::EventsPending { events, events_max } => write!(
+                f,
+                "the server is behind: {events} events are not fanned out yet, and \
+                 limits.publishes_pending_max is {events_max}; nothing was sent, try again later"
+            ),
+            Refusal::BytesPending { bytes, bytes_max } => write!(
+                f,
+                "the server is behind: bodies of {bytes} bytes are not fanned out yet, and \
+                 limits.publishes_pending_bytes_max is {bytes_max}; nothing was sent, try again later"
+            ),
+            Refusal::TooManyPerSecond { per_second_max, wait } => write!(
+                f,
+                "more than limits.publishes_per_second_max, {per_second_max} events a second: there is room in {} ms",
+                wait.as_millis()
+            ),
             Refusal::Closing => f.write_str("the server is closing"),
         }
     }

@@ -38,6 +38,7 @@ pub struct Report {
     rss_bytes: Option<u64>,
     cpu_ms: Option<u64>,
     publish_key_required: bool,
+    publishes: PublishReport,
     namespaces: Vec<NamespaceReport>,
 }
 
@@ -45,6 +46,21 @@ pub struct Report {
 struct TransportCounts {
     polling: usize,
     websocket: usize,
+}
+
+#[derive(Serialize)]
+struct PublishReport {
+    /// Events under way to the workers, and the bytes of their bodies.
+    pending: usize,
+    pending_bytes: usize,
+    /// Publications refused because too much is pending, or too many came in a second.
+    refused_busy: u64,
+    refused_rate: u64,
+    /// Idempotency keys that are remembered; repeated requests that got their answer again; keys that were forgotten
+    /// before their time.
+    keys: usize,
+    replayed: u64,
+    keys_forgotten: u64,
 }
 
 #[derive(Serialize)]
@@ -84,6 +100,14 @@ pub fn report(shared: &Shared, stats: &Stats) -> Report {
         rss_bytes: usage.rss_bytes,
         cpu_ms: usage.cpu_ms,
         publish_key_required: shared.publish_key.is_some(),
+        publishes: publishes(shared),
         namespaces: namespaces.collect(),
     }
+}
+
+fn publishes(shared: &Shared) -> PublishReport {
+    let (pending, pending_bytes) = shared.gate.pending();
+    let (refused_busy, refused_rate) = shared.gate.refused();
+    let (keys, replayed, keys_forgotten) = (shared.keys.count(), shared.keys.replayed(), shared.keys.forgotten());
+    PublishReport { pending, pending_bytes, refused_busy, refused_rate, keys, replayed, keys_forgotten }
 }
