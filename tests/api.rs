@@ -668,6 +668,37 @@ fn a_count_is_the_number_of_sockets_over_all_workers() {
 }
 
 #[test]
+fn whoever_awaits_a_count_waits_for_the_busiest_worker() {
+    let io = Io::with_settings(settings());
+    let ((is_busy, begun), (free, freed)) = (channel(), channel());
+    let freed = Mutex::new(freed);
+    io.of("/").on_event("be busy", move |_: Socket| {
+        is_busy.send(()).expect("the test listens");
+        next(&freed.lock().expect("only one is busy"))
+    });
+    let handle = io.clone();
+    io.of("/").on_event("count", move |_: Socket| {
+        let count = handle.emit_and_count("n", &());
+        async move { count.expect("the server runs").await.expect("a count").sockets }
+    });
+    io.of("/").on_event("echo", |_: Socket, number: u32| number);
+    let server = Running::io(&io);
+    let mut clients = clients_on_both_workers(&server);
+    let everyone = clients.len();
+    let busy = clients.iter().position(|client| client.worker() == 1).expect("at least two are there");
+    clients[busy].send(r#"42["be busy"]"#);
+    next(&begun);
+    let asker = clients.iter_mut().find(|client| client.worker() == 0).expect("at least two are there");
+    asker.send(r#"421["count"]"#);
+    asker.expect(r#"42["n"]"#);
+    for number in 0..3 {
+        asker.ask(&format!(r#"422["echo",{number}]"#), &format!("432[{number}]"));
+    }
+    free.send(()).expect("it waits");
+    asker.expect(&format!("431[{everyone}]"));
+}
+
+#[test]
 fn a_volatile_packet_is_dropped_and_counted_if_its_client_has_no_poll_pending() {
     let io = Io::with_settings(settings());
     let (server, sockets) = with_sockets(&io);
