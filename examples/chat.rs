@@ -87,7 +87,7 @@ fn main() -> Result<(), StartError> {
             async move {
                 let (room, name) = seat?;
                 let said = Said { from: &name.0, text: &text };
-                socket.to(&room).emit_and_count("said", &said).ok()?.await.ok()
+                socket.to(&room).emit_and_count("said", &said).ok()?.await.ok().map(|counts| counts.sockets)
             }
         }
     });

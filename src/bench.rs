@@ -63,7 +63,7 @@ impl Crowd {
 
     /// One packet to a target. Returns how many sockets it reaches.
     pub fn broadcast(&mut self, target: &Target, packet: &Arc<Prepared>) -> usize {
-        self.shard.fan_out(target, packet)
+        self.shard.fan_out(target, packet).sockets
     }
 
     /// The write step of a turn. Returns the bytes that have left since the beginning.

@@ -42,6 +42,11 @@ pub struct Settings {
     /// Bytes that may wait in the whole process, counted where they lie: a packet that waits for thousands counts once for
     /// each worker. Beyond that the sessions that are furthest behind are closed, until it is enough. Default 1 GiB.
     pub outboxes_bytes_max: usize,
+    /// Bytes of broadcasts that a worker may have fanned out without having offered them to all of their receivers yet.
+    /// Beyond that, whoever awaits the count of a broadcast ([`emit_and_count`](crate::Broadcast::emit_and_count)) waits
+    /// until it is less. Nothing is dropped for it. Default 1 MiB: a quarter of `outbox_bytes_max`, since what piles up here
+    /// leaves for a client in one piece, and what its stream does not take becomes its backlog.
+    pub lag_bytes_max: usize,
     /// Namespaces that one session may join. Default 100; each costs a socket.
     pub namespaces_per_session_max: usize,
     /// Rooms that one socket may join. Default 10,000.
@@ -102,6 +107,7 @@ impl Default for Settings {
             outbox_bytes_max: 4 << 20,
             outbox_age_max: Duration::from_secs(20),
             outboxes_bytes_max: 1 << 30,
+            lag_bytes_max: 1 << 20,
             namespaces_per_session_max: 100,
             rooms_per_socket_max: 10_000,
             cookie: None,
@@ -242,6 +248,7 @@ impl Settings {
             (self.outbox_bytes_max == 0, "outbox_bytes_max", "at least 1 byte"),
             (self.outbox_age_max.is_zero(), "outbox_age_max", "is longer than nothing"),
             (self.outboxes_bytes_max == 0, "outboxes_bytes_max", "at least 1 byte"),
+            (self.lag_bytes_max == 0, "lag_bytes_max", "at least 1 byte"),
             (self.handshake_timeout.is_zero(), "handshake_timeout", "is longer than nothing"),
             (self.request_timeout.is_zero(), "request_timeout", "is longer than nothing"),
             (self.rooms_per_socket_max == 0, "rooms_per_socket_max", "at least 1"),

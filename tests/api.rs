@@ -7,8 +7,8 @@ mod support;
 use fanfare::engine::{Conn, Engine, Message};
 use fanfare::proto::Id;
 use fanfare::{
-    Ack, AckError, Args, Broadcast, CloseReason, ConnectError, Cors, EmitError, Io, JoinError, Namespace, Origins,
-    Server, Settings, Socket, StartError, Stats, Transports,
+    Ack, AckError, Args, Broadcast, CloseReason, ConnectError, Cors, CountFuture, EmitError, Emitted, Io, JoinError,
+    Namespace, Origins, Server, Settings, Socket, StartError, Stats, Transports,
 };
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
@@ -99,6 +99,15 @@ fn clients_on_both_workers(server: &Running) -> Vec<Client> {
         }
     }
     panic!("a hundred connections, and one worker got none of them");
+}
+
+fn emit_to_all(sockets: &[Socket], event: &str, number: u32) {
+    sockets.iter().for_each(|socket| _ = socket.emit(event, &number).expect("the server runs"));
+}
+
+/// How many sockets a broadcast was queued for.
+fn reached(count: Result<CountFuture, EmitError>) -> usize {
+    block_on(count.expect("the server runs")).expect("a count").sockets
 }
 
 fn stats(io: &Io) -> Stats {
@@ -585,7 +594,7 @@ fn what_one_foreign_thread_emits_arrives_in_its_order() {
     for i in 0..EMITS {
         match i % 2 {
             0 => io.emit("s", &i).expect("the server runs"),
-            _ => sockets.iter().for_each(|socket| socket.emit("s", &i).expect("the server runs")),
+            _ => emit_to_all(&sockets, "s", i),
         }
     }
     for client in &mut clients {
@@ -605,7 +614,7 @@ fn what_one_handler_emits_arrives_in_its_order_on_every_worker() {
         for i in 0..EMITS {
             match i % 2 {
                 0 => handle.emit("n", &i).expect("the server runs"),
-                _ => sockets.iter().for_each(|socket| socket.emit("n", &i).expect("the server runs")),
+                _ => emit_to_all(&sockets, "n", i),
             }
         }
     });
@@ -629,7 +638,7 @@ fn a_count_is_the_number_of_sockets_over_all_workers() {
         async move {
             let mut found = Vec::new();
             for count in counts {
-                found.push(count.expect("the server runs").await.expect("a count"));
+                found.push(count.expect("the server runs").await.expect("a count").sockets);
             }
             found
         }
@@ -637,12 +646,12 @@ fn a_count_is_the_number_of_sockets_over_all_workers() {
     let (server, sockets) = with_sockets(&io);
     let clients = clients_on_both_workers(&server);
     let mut asker = Client::connect(&server);
-    let count = |target: Broadcast| block_on(target.emit_and_count("y", &()).expect("it runs")).expect("a count");
+    let count = |target: Broadcast| reached(target.emit_and_count("y", &()));
     let everyone = clients.len() + 1;
     for _ in 0..4 {
         assert_eq!(count(io.of("/").everyone()), everyone, "whichever worker does the counting");
     }
-    assert_eq!(block_on(io.emit_and_count("y", &()).expect("it runs")), Ok(everyone));
+    assert_eq!(reached(io.emit_and_count("y", &())), everyone);
     assert_eq!(count(io.of("/empty").everyone()), 0);
     let socket = next(&sockets);
     socket.join(["a", "b"]).expect("the server runs");
@@ -659,6 +668,37 @@ fn a_count_is_the_number_of_sockets_over_all_workers() {
 }
 
 #[test]
+fn whoever_awaits_a_count_waits_for_the_busiest_worker() {
+    let io = Io::with_settings(settings());
+    let ((is_busy, begun), (free, freed)) = (channel(), channel());
+    let freed = Mutex::new(freed);
+    io.of("/").on_event("be busy", move |_: Socket| {
+        is_busy.send(()).expect("the test listens");
+        next(&freed.lock().expect("only one is busy"))
+    });
+    let handle = io.clone();
+    io.of("/").on_event("count", move |_: Socket| {
+        let count = handle.emit_and_count("n", &());
+        async move { count.expect("the server runs").await.expect("a count").sockets }
+    });
+    io.of("/").on_event("echo", |_: Socket, number: u32| number);
+    let server = Running::io(&io);
+    let mut clients = clients_on_both_workers(&server);
+    let everyone = clients.len();
+    let busy = clients.iter().position(|client| client.worker() == 1).expect("at least two are there");
+    clients[busy].send(r#"42["be busy"]"#);
+    next(&begun);
+    let asker = clients.iter_mut().find(|client| client.worker() == 0).expect("at least two are there");
+    asker.send(r#"421["count"]"#);
+    asker.expect(r#"42["n"]"#);
+    for number in 0..3 {
+        asker.ask(&format!(r#"422["echo",{number}]"#), &format!("432[{number}]"));
+    }
+    free.send(()).expect("it waits");
+    asker.expect(&format!("431[{everyone}]"));
+}
+
+#[test]
 fn a_volatile_packet_is_dropped_and_counted_if_its_client_has_no_poll_pending() {
     let io = Io::with_settings(settings());
     let (server, sockets) = with_sockets(&io);
@@ -668,11 +708,56 @@ fn a_volatile_packet_is_dropped_and_counted_if_its_client_has_no_poll_pending() 
     assert!(get(server.address(), &target).body.starts_with("40{"));
     let socket = next(&sockets);
     socket.volatile().emit("lost", &1).expect("no error");
-    let count = block_on(io.volatile().emit_and_count("lost", &2).expect("no error"));
-    assert_eq!(count, Ok(0));
+    let counts = block_on(io.volatile().emit_and_count("lost", &2).expect("no error")).expect("counts");
+    assert_eq!((counts.sockets, counts.dropped), (0, 1));
     socket.emit("kept", &3).expect("the server runs");
     assert_eq!(get(server.address(), &target).body, r#"42["kept",3]"#);
     assert_eq!(stats(&io).volatile_dropped, 2);
+}
+
+#[test]
+fn an_emit_says_what_became_of_it() {
+    let io = Io::with_settings(settings());
+    let (server, sockets) = with_sockets(&io);
+    let mut client = Client::connect(&server);
+    let socket = next(&sockets);
+    assert_eq!(socket.emit("posted", &0), Ok(Emitted::Posted), "its worker is another thread");
+    client.expect(r#"42["posted",0]"#);
+
+    let (tell, told) = channel();
+    io.of("/").on_event("tell", move |socket: Socket| {
+        let kept = socket.emit("kept", &1);
+        socket.disconnect(false);
+        tell.send((kept, socket.emit("late", &2))).expect("the test listens");
+    });
+    client.send(r#"42["tell"]"#);
+    assert_eq!(next(&told), (Ok(Emitted::Queued), Err(EmitError::Closed)));
+    client.expect(r#"42["kept",1]"#);
+}
+
+#[test]
+fn a_socket_knows_on_its_own_thread_what_waits_for_its_client() {
+    let io = Io::with_settings(settings());
+    io.of("/").on_event("fill", |socket: Socket| {
+        socket.emit("filling", &"x".repeat(1000)).expect("it is there");
+        assert_eq!(socket.volatile().emit("lost", &()), Ok(Emitted::Dropped), "no poll is pending");
+    });
+    io.of("/").on_event("backlog", |socket: Socket| socket.backlog().expect("its own thread").bytes);
+    let (server, sockets) = with_sockets(&io);
+    let handshake = get(server.address(), POLLING).body;
+    let target = format!("{POLLING}&sid={}", &handshake[9..29]);
+    let say = |packet: &str| assert_eq!(post(server.address(), &target, packet).brief(), (200, "ok"));
+    say("40");
+    assert!(get(server.address(), &target).body.starts_with("40{"));
+    assert_eq!(next(&sockets).backlog(), None, "this is another thread");
+    say(r#"420["backlog"]"#);
+    assert_eq!(get(server.address(), &target).body, "430[0]");
+    say(r#"42["fill"]"#);
+    say(r#"421["backlog"]"#);
+    let filling = format!(r#"42["filling","{}"]"#, "x".repeat(1000));
+    // As a WebSocket frame: two bytes of header, and two for a length above 125.
+    let bytes = filling.len() + 4;
+    assert_eq!(get(server.address(), &target).body, format!("{filling}\u{1e}431[{bytes}]"));
 }
 
 #[test]
@@ -683,7 +768,7 @@ fn the_verbs_on_targets_act_on_every_worker() {
     let mut clients = clients_on_both_workers(&server);
     let sockets: Vec<_> = clients.iter().map(|_| next(&sockets)).collect();
     let everyone = clients.len();
-    let count = |room: &str| block_on(io.to(room).emit_and_count("n", &()).expect("it runs")).expect("a count");
+    let count = |room: &str| reached(io.to(room).emit_and_count("n", &()));
     io.of("/").everyone().sockets_join(["all", "both"]).expect("it runs");
     assert_eq!((count("all"), count("both")), (everyone, everyone));
     let first = sockets[0].id();
@@ -701,7 +786,7 @@ fn the_verbs_on_targets_act_on_every_worker() {
         assert_eq!(reason, CloseReason::ServerNamespaceDisconnect);
         assert_ne!(id, first);
     }
-    assert_eq!(block_on(io.emit_and_count("m", &()).expect("it runs")), Ok(everyone));
+    assert_eq!(reached(io.emit_and_count("m", &())), everyone);
     io.of("/").everyone().disconnect_sockets(true).expect("it runs");
     clients.push(stays);
     for client in &mut clients {
@@ -985,8 +1070,8 @@ fn the_statistics_balance() {
     for client in &mut clients {
         client.ask(r#"421["join","room"]"#, "431[true]");
     }
-    let count = block_on(io.emit_and_count("news", &()).expect("it runs"));
-    assert_eq!(count, Ok(everyone));
+    let count = reached(io.emit_and_count("news", &()));
+    assert_eq!(count, everyone);
     clients.iter_mut().for_each(|client| client.expect(r#"42["news"]"#));
     let mut now = stats(&io);
     assert_eq!((now.polling, now.websocket, now.opened), (1, everyone, everyone as u64 + 1));

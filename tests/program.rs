@@ -461,6 +461,79 @@ fn what_cannot_be_published_is_refused_with_its_reason() {
 }
 
 #[test]
+fn a_publish_with_a_key_is_sent_once_however_often_it_comes() {
+    let program = Program::start(&[]);
+    let mut client = Client::connect(&program);
+    let publish = |key: &str, body: &str| program.request("POST", "/api/publish", &[("Idempotency-Key", key)], body);
+    let replayed = |answer: &Answer| answer.header("idempotent-replayed").is_some();
+    let first = publish("\"order-7\"", r#"{"event":"paid"}"#);
+    assert_eq!((first.status, first.json(), replayed(&first)), (200, json!({"sockets": 1}), false));
+    for key in ["order-7", "\"order-7\""] {
+        let again = publish(key, r#"{"event":"paid"}"#);
+        assert_eq!((again.status, again.json(), replayed(&again)), (200, json!({"sockets": 1}), true));
+    }
+    let other = publish("order-7", r#"{"event":"late"}"#);
+    assert_eq!(other.status, 422);
+    assert_eq!(other.error(), "this Idempotency-Key was used for another body within limits.idempotency_time, 300 s");
+    let spaced = publish("order 7", r#"{"event":"late"}"#);
+    assert_eq!(spaced.status, 400);
+    assert!(spaced.error().starts_with("Idempotency-Key has a character that is not visible ASCII"));
+    assert_eq!(publish("order-8", r#"{"event":"paid too"}"#).status, 200);
+    assert_eq!((client.event(), client.event()), (json!(["paid"]), json!(["paid too"])));
+    let publishes = &program.stats()["publishes"];
+    assert_eq!((&publishes["keys"], &publishes["replayed"]), (&json!(2), &json!(2)));
+    assert_eq!(program.stats()["broadcasts"], json!(2));
+}
+
+#[test]
+fn publishers_that_are_too_many_are_told_when_to_come_back() {
+    let program = Program::start(&["--publishes-pending-bytes-max", "1KB"]);
+    let mut slow = Line::open(program.address);
+    let head = format!("POST /api/publish HTTP/1.1\r\nHost: {}\r\nContent-Length: 990\r\n\r\n", program.address);
+    slow.0.get_mut().write_all(head.as_bytes()).unwrap();
+    while program.stats()["publishes"]["pending_bytes"] != json!(990) {}
+    let refused = program.publish(json!({"event": "a"}));
+    let text = "the server is behind: bodies of 990 bytes are not fanned out yet, and \
+                limits.publishes_pending_bytes_max is 1000; nothing was sent, try again later";
+    assert_eq!((refused.status, refused.error()), (503, text.into()));
+    let wait: u64 = refused.header("retry-after").unwrap().parse().unwrap();
+    assert!((1..=5).contains(&wait), "{wait}");
+    slow.0.get_mut().write_all(format!("{:990}", r#"{"event":"b"}"#).as_bytes()).unwrap();
+    assert_eq!(slow.answer("POST").status, 200);
+    assert_eq!(program.publish(json!({"event": "a"})).status, 200);
+    let publishes = &program.stats()["publishes"];
+    assert_eq!((&publishes["pending_bytes"], &publishes["refused_busy"]), (&json!(0), &json!(1)));
+}
+
+#[test]
+fn publishers_together_have_a_rate() {
+    let program = Program::start(&["--publishes-per-second-max", "1"]);
+    // Far more than a second's worth: it passes because nothing was published before, and is paid for afterwards.
+    let batch: Vec<_> = (0..1000).map(|_| json!({"event": "a"})).collect();
+    assert_eq!(program.publish(json!(batch)).status, 200);
+    let refused = program.publish(json!({"event": "a"}));
+    assert_eq!(refused.status, 429);
+    assert!(
+        refused.error().starts_with("more than limits.publishes_per_second_max, 1 events a second: there is room in"),
+        "{}",
+        refused.error()
+    );
+    assert!(refused.header("retry-after").unwrap().parse::<u64>().unwrap() > 1);
+    assert_eq!(program.stats()["publishes"]["refused_rate"], json!(1));
+    assert_eq!(program.stats()["broadcasts"], json!(1000));
+}
+
+#[test]
+fn what_volatile_events_miss_is_counted_in_the_answer() {
+    let program = Program::start(&[]);
+    let mut client = Client::connect(&program);
+    assert_eq!(program.publish(json!({"event": "a", "volatile": true})).json(), json!({"sockets": 0, "dropped": 1}));
+    let batch = json!([{"event": "b"}, {"event": "c", "volatile": true}]);
+    assert_eq!(program.publish(batch).json(), json!({"sockets": [1, 0], "dropped": [0, 1]}));
+    assert_eq!(client.event(), json!(["b"]));
+}
+
+#[test]
 fn a_body_in_chunks_is_limited_like_any_other() {
     let program = Program::start(&["--publish-bytes-max", "1KB"]);
     let mut line = Line::open(program.address);
@@ -596,6 +669,8 @@ fn the_stats_have_what_the_page_reads() {
         "rooms",
         "deliveries",
         "broadcasts",
+        "lag_bytes",
+        "counts_held",
         "received",
         "bytes_out",
         "evicted",
@@ -604,6 +679,7 @@ fn the_stats_have_what_the_page_reads() {
         "rss_bytes",
         "cpu_ms",
         "publish_key_required",
+        "publishes",
         "namespaces",
     ];
     expected.sort();

@@ -131,6 +131,19 @@ impl Broadcast {
     /// Emits, and counts the sockets that it was queued for, over all workers. It is on its way when this returns,
     /// whether or not the count is awaited.
     ///
+    /// To await the count is the way to wait for a server that is behind: it comes when every worker has queued the packet,
+    /// and where a worker has begun more than it can write, only when that is less again
+    /// ([`lag_bytes_max`](crate::Settings::lag_bytes_max)). So a loop that awaits each count cannot fill the memory, however
+    /// fast it is. A client that reads slowly makes nobody wait.
+    ///
+    /// ```no_run
+    /// # async fn example(io: fanfare::Io, prices: impl Iterator<Item = u32>) -> Result<(), fanfare::EmitError> {
+    /// for price in prices {
+    ///     io.to("ticker").emit_and_count("price", &price)?.await?;
+    /// }
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     ///
     /// As [`emit`](Self::emit).

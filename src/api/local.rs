@@ -15,7 +15,7 @@ use crate::error::CloseReason;
 use crate::shard::Shard;
 use crate::shard::arena::{Beside, Key};
 use crate::shard::drive::App;
-use crate::shard::mail::{Acked, Event};
+use crate::shard::mail::{Acked, Counts, Event};
 use crate::shard::sockets;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -61,8 +61,8 @@ impl Entry {
 /// A counted broadcast whose shards have not all answered.
 struct Counting {
     missing: u16,
-    sockets: usize,
-    sender: oneshot::Sender<usize>,
+    counts: Counts,
+    sender: oneshot::Sender<Counts>,
 }
 
 /// The application of a worker: gives the shard's events to the embedder's handlers.
@@ -103,7 +103,7 @@ impl App for Dispatch {
             }
             Event::Disconnected { socket, reason } => self.0.on_disconnected(shard, socket, reason),
             Event::Acked { token, outcome } => self.0.on_acked(token, outcome),
-            Event::Counted { token, sockets } => self.0.on_counted(token, sockets),
+            Event::Counted { token, counts } => self.0.on_counted(token, counts),
             Event::Opened { .. } | Event::Message { .. } | Event::Closed { .. } => {
                 unreachable!("a shard that carries Socket.IO has no bare messages")
             }
@@ -259,15 +259,15 @@ impl Local {
         };
     }
 
-    fn on_counted(&self, token: u64, sockets: usize) {
-        let mut counts = self.counts.borrow_mut();
-        let Some(counting) = counts.get_mut(&token) else { return };
-        counting.sockets += sockets;
+    fn on_counted(&self, token: u64, counts: Counts) {
+        let mut all = self.counts.borrow_mut();
+        let Some(counting) = all.get_mut(&token) else { return };
+        counting.counts += counts;
         counting.missing -= 1;
         if counting.missing == 0 {
-            let counting = counts.remove(&token).expect("just found");
+            let counting = all.remove(&token).expect("just found");
             // Nobody need be waiting any more.
-            let _ = counting.sender.send(counting.sockets);
+            let _ = counting.sender.send(counting.counts);
         }
     }
 
@@ -317,10 +317,10 @@ pub(crate) fn forget_ack(token: u64) {
 }
 
 /// A token for a broadcast that somebody counts.
-pub(crate) fn expect_counts(sender: oneshot::Sender<usize>) -> u64 {
+pub(crate) fn expect_counts(sender: oneshot::Sender<Counts>) -> u64 {
     with(|local| {
         let token = local.token();
-        let counting = Counting { missing: local.shards, sockets: 0, sender };
+        let counting = Counting { missing: local.shards, counts: Counts::default(), sender };
         local.counts.borrow_mut().insert(token, counting);
         token
     })

@@ -18,6 +18,7 @@ pub use broadcast::Rooms;
 
 use crate::error::CloseReason;
 use crate::shard::Census;
+pub use crate::shard::mail::Counts;
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -50,12 +51,13 @@ impl std::fmt::Display for EmitError {
 
 impl std::error::Error for EmitError {}
 
-/// How many sockets a broadcast was queued for, once every worker has said so.
+/// What became of a broadcast, once every worker has said so; see
+/// [`Broadcast::emit_and_count`](crate::Broadcast::emit_and_count).
 #[must_use = "whoever does not want the count calls `emit`"]
-pub struct CountFuture(pub(crate) oneshot::Receiver<usize>);
+pub struct CountFuture(pub(crate) oneshot::Receiver<Counts>);
 
 impl Future for CountFuture {
-    type Output = Result<usize, EmitError>;
+    type Output = Result<Counts, EmitError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         Pin::new(&mut self.0).poll(cx).map_err(|_| EmitError::Closed)
@@ -81,6 +83,10 @@ pub struct Stats {
     pub received: u64,
     /// Broadcasts, those that reached nobody too.
     pub broadcasts: u64,
+    /// Bytes of broadcasts that workers have begun and not offered to all of their receivers yet.
+    pub lag_bytes: usize,
+    /// Counts that were held back, on one worker each, because it was more than `lag_bytes_max` behind.
+    pub counts_held: u64,
     /// Packets that broadcasts queued for a client.
     pub deliveries: u64,
     pub bytes_out: u64,
@@ -124,6 +130,8 @@ impl Stats {
         self.opened += counters.opened;
         self.received += counters.received;
         self.broadcasts += counters.broadcasts;
+        self.lag_bytes += census.lag_bytes;
+        self.counts_held += counters.counts_held;
         self.deliveries += counters.deliveries;
         self.bytes_out += counters.bytes_out;
         self.bytes_in += counters.bytes_in;

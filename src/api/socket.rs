@@ -21,6 +21,37 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::oneshot;
 
+/// What became of an event that was emitted to one socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Emitted {
+    /// It waits for the client, behind all that was emitted to it before.
+    Queued,
+    /// It was volatile, and the client not ready.
+    Dropped,
+    /// It is on its way to the socket's worker. What becomes of it there is not known here.
+    Posted,
+}
+
+impl From<sockets::Emitted> for Emitted {
+    fn from(emitted: sockets::Emitted) -> Emitted {
+        match emitted {
+            sockets::Emitted::Queued => Emitted::Queued,
+            sockets::Emitted::Dropped => Emitted::Dropped,
+        }
+    }
+}
+
+/// What waits for a client, because it reads more slowly than it is sent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Backlog {
+    /// For all namespaces of its connection, which share one way. What this turn has queued is not in it yet.
+    pub bytes: usize,
+    /// For how long the first of them have waited.
+    pub age: Duration,
+}
+
 /// A client's place in one namespace (Socket.IO's `Socket`). Cheap to clone, usable from any thread or runtime.
 ///
 /// On its own worker's thread, so in each of its handlers, it acts at once; from elsewhere it posts to that worker, and
@@ -100,6 +131,13 @@ impl Socket {
         self.here(|shard, key| shard.is_connected(key))
     }
 
+    /// What waits for its client. Away from its own thread this is not known, and nothing waits for a socket that has
+    /// left: `None`.
+    pub fn backlog(&self) -> Option<Backlog> {
+        let (bytes, age_ms) = self.here(|shard, key| shard.backlog(key))??;
+        Some(Backlog { bytes, age: Duration::from_millis(age_ms) })
+    }
+
     // ---- what an embedder keeps with it
 
     /// Keeps a value with the socket (`socket.data`), one for each type. Returns the one that was there.
@@ -140,13 +178,14 @@ impl Socket {
 
     /// Emits an event to this client. A tuple is several arguments; see [`args`](crate::args).
     ///
-    /// It is queued, behind all that was emitted to the client before, and leaves with the current turn.
+    /// It is queued, behind all that was emitted to the client before, and leaves with the current turn. Nothing waits
+    /// here for a client that reads slowly: whoever sends much to one client looks at its [`backlog`](Self::backlog).
     ///
     /// # Errors
     ///
     /// [`EmitError::Encode`], and [`EmitError::Closed`] when the socket is known to have left: on its own thread always,
     /// from elsewhere only when the server has closed.
-    pub fn emit<T: Serialize + ?Sized>(&self, event: &str, args: &T) -> Result<(), EmitError> {
+    pub fn emit<T: Serialize + ?Sized>(&self, event: &str, args: &T) -> Result<Emitted, EmitError> {
         self.push(prepare(&self.0.namespace, event, args)?, false)
     }
 
@@ -188,13 +227,14 @@ impl Socket {
         }
     }
 
-    pub(crate) fn push(&self, packet: Arc<Prepared>, volatile: bool) -> Result<(), EmitError> {
+    pub(crate) fn push(&self, packet: Arc<Prepared>, volatile: bool) -> Result<Emitted, EmitError> {
         match self.here(|shard, key| shard.emit(key, &packet, volatile)) {
-            Some(Ok(())) => Ok(()),
+            Some(Ok(emitted)) => Ok(emitted.into()),
             Some(Err(_)) => Err(EmitError::Closed),
-            None => self.act(move |shard, key| {
-                let _ = shard.emit(key, &packet, volatile);
-            }),
+            None => {
+                self.act(move |shard, key| _ = shard.emit(key, &packet, volatile))?;
+                Ok(Emitted::Posted)
+            }
         }
     }
 
@@ -325,7 +365,7 @@ impl Volatile<'_> {
     /// # Errors
     ///
     /// As [`Socket::emit`]. A dropped packet is no error.
-    pub fn emit<T: Serialize + ?Sized>(&self, event: &str, args: &T) -> Result<(), EmitError> {
+    pub fn emit<T: Serialize + ?Sized>(&self, event: &str, args: &T) -> Result<Emitted, EmitError> {
         self.0.push(prepare(&self.0.0.namespace, event, args)?, true)
     }
 

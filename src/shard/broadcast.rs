@@ -7,7 +7,7 @@
 use super::Shard;
 use super::arena::{Arena, Key};
 use super::lanes::{Lane, Lanes, NARROW_MAX};
-use super::mail::{Count, Event, Mail, Target};
+use super::mail::{Count, Counts, Event, Mail, Target};
 use super::runs::Step;
 use super::session::{Session, State, Transport};
 use super::sockets::{Socket, SocketState, Unsent};
@@ -21,15 +21,15 @@ impl Shard {
         let count = token.map(|token| Count { shard: self.number, token });
         self.counters.broadcasts += 1;
         self.post_all(|| Mail::Broadcast { target: Arc::clone(target), packet: Arc::clone(packet), count });
-        let sockets = self.fan_out(target, packet);
-        if let Some(token) = token {
-            self.events.push_back(Event::Counted { token, sockets });
+        let counts = self.fan_out(target, packet);
+        if let Some(count) = count {
+            self.report(count, counts);
         }
     }
 
-    /// One packet to the target's sockets on this shard. Returns how many it was queued for.
-    pub fn fan_out(&mut self, target: &Target, packet: &Arc<Prepared>) -> usize {
-        let Some(&slot) = self.namespace_slots.get(&target.namespace) else { return 0 };
+    /// One packet to the target's sockets on this shard.
+    pub fn fan_out(&mut self, target: &Target, packet: &Arc<Prepared>) -> Counts {
+        let Some(&slot) = self.namespace_slots.get(&target.namespace) else { return Counts::default() };
         let namespace = self.namespaces.at(slot).expect("named, so in use");
         self.stamp += 1;
         for room in &target.except {
@@ -46,8 +46,8 @@ impl Shard {
             step: self.runs.step(packet),
             volatile: target.volatile,
             bytes_max: door(packet, &self.settings),
-            reached: 0,
-            dropped: 0,
+            lane: Lane::Swift,
+            counts: Counts::default(),
             turned_away: 0,
         };
         match &target.rooms[..] {
@@ -57,12 +57,47 @@ impl Shard {
                 walk.deliver_all(namespace.members(room));
             }),
         }
-        let (reached, dropped) = (walk.reached, walk.dropped);
-        self.counters.turned_away += walk.turned_away;
-        self.counters.deliveries += reached as u64;
-        self.counters.queued += reached as u64;
-        self.counters.volatile_dropped += dropped;
-        reached
+        let (lane, counts, turned_away) = (walk.lane, walk.counts, walk.turned_away);
+        if counts.sockets > 0 {
+            self.lag.begin(packet, lane, &self.lanes);
+        }
+        self.counters.deliveries += counts.sockets as u64;
+        self.counters.queued += counts.sockets as u64;
+        self.counters.volatile_dropped += counts.dropped as u64 - turned_away;
+        self.counters.turned_away += turned_away;
+        counts
+    }
+
+    /// Tells whoever counts what became of a broadcast; where the writes are far behind, once they have caught up.
+    fn report(&mut self, count: Count, counts: Counts) {
+        if self.is_lagging() {
+            self.counters.counts_held += 1;
+            self.held.push_back((count, counts));
+        } else {
+            self.tell(count, counts);
+        }
+    }
+
+    fn tell(&mut self, Count { shard, token }: Count, counts: Counts) {
+        if shard == self.number {
+            self.events.push_back(Event::Counted { token, counts });
+        } else {
+            self.post(shard, Mail::Counted { token, counts });
+        }
+    }
+
+    /// Writing may have caught up.
+    pub(super) fn release_counts(&mut self) {
+        self.lag.settle(&self.lanes);
+        if !self.is_lagging() {
+            for (count, counts) in std::mem::take(&mut self.held) {
+                self.tell(count, counts);
+            }
+        }
+    }
+
+    fn is_lagging(&self) -> bool {
+        self.lag.bytes() > self.settings.lag_bytes_max
     }
 
     /// Mail from another shard. HTTP requests are not for here: their packets are events (see `drive`).
@@ -72,12 +107,12 @@ impl Shard {
             Mail::Abandoned { sid, exchange } => self.on_abandoned(sid, exchange),
             Mail::Answer { exchange, reply } => self.answers.push((exchange, reply)),
             Mail::Broadcast { target, packet, count } => {
-                let sockets = self.fan_out(&target, &packet);
-                if let Some(Count { shard, token }) = count {
-                    self.post(shard, Mail::Counted { token, sockets });
+                let counts = self.fan_out(&target, &packet);
+                if let Some(count) = count {
+                    self.report(count, counts);
                 }
             }
-            Mail::Counted { token, sockets } => self.events.push_back(Event::Counted { token, sockets }),
+            Mail::Counted { token, counts } => self.events.push_back(Event::Counted { token, counts }),
             Mail::Join { target, rooms } => self.join_matching(&target, &rooms),
             Mail::Leave { target, rooms } => self.leave_matching(&target, &rooms),
             Mail::Disconnect { target, close } => self.disconnect_matching(&target, close),
@@ -266,8 +301,10 @@ struct Walk<'s> {
     volatile: bool,
     /// What may wait for a receiver that cannot be written to, this packet included; for a packet that is dropped first.
     bytes_max: Option<usize>,
-    reached: usize,
-    dropped: u64,
+    /// Wide, once the receivers of some room are.
+    lane: Lane,
+    counts: Counts,
+    /// Those of the dropped that found no room.
     turned_away: u64,
 }
 
@@ -278,6 +315,7 @@ impl Walk<'_> {
         if slots.len() <= NARROW_MAX {
             return self.deliver(slots, Lane::Swift);
         }
+        self.lane = Lane::Wide;
         let (last, first) = slots.split_at(scatter(self.stamp) % slots.len());
         self.deliver(first, Lane::Wide);
         self.deliver(last, Lane::Wide);
@@ -293,17 +331,18 @@ impl Walk<'_> {
             let key = socket.session;
             let session = self.sessions.get_mut(key).expect("a connected socket has a session");
             if self.volatile && !is_ready(session) {
-                self.dropped += 1;
+                self.counts.dropped += 1;
                 continue;
             }
             if self.bytes_max.is_some_and(|max| !is_listening(session) && self.step.bytes_behind(&session.outbox) > max)
             {
+                self.counts.dropped += 1;
                 self.turned_away += 1;
                 continue;
             }
             self.lanes.add(key, &mut session.queued, lane);
             self.step.extend(&mut session.outbox.run);
-            self.reached += 1;
+            self.counts.sockets += 1;
         }
     }
 }

@@ -17,7 +17,7 @@ use std::collections::VecDeque;
 /// simulator's hundred clients are a wide room.
 pub const NARROW_MAX: usize = if cfg!(test) { 16 } else { 512 };
 /// Of so many sessions that are taken, one is of the wide lane although the swift one is not empty.
-const WIDE_EVERY: u32 = 4;
+const WIDE_EVERY: u64 = 4;
 
 /// In which lanes a session is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -52,12 +52,14 @@ pub enum Lane {
 pub struct Lanes<K> {
     swift: VecDeque<K>,
     wide: VecDeque<K>,
-    taken: u32,
+    /// How many have been taken from each.
+    swift_taken: u64,
+    wide_taken: u64,
 }
 
 impl<K> Default for Lanes<K> {
     fn default() -> Self {
-        Lanes { swift: VecDeque::new(), wide: VecDeque::new(), taken: 0 }
+        Lanes { swift: VecDeque::new(), wide: VecDeque::new(), swift_taken: 0, wide_taken: 0 }
     }
 }
 
@@ -81,11 +83,36 @@ impl<K> Lanes<K> {
 
     /// The next session, and the lane that it leaves; the caller takes it from its [`Queued`].
     pub fn take(&mut self) -> Option<(K, Lane)> {
-        self.taken = self.taken.wrapping_add(1);
-        let wide_first = self.taken.is_multiple_of(WIDE_EVERY);
-        let swift = |lanes: &mut Lanes<K>| Some((lanes.swift.pop_front()?, Lane::Swift));
-        let wide = |lanes: &mut Lanes<K>| Some((lanes.wide.pop_front()?, Lane::Wide));
-        if wide_first { wide(self).or_else(|| swift(self)) } else { swift(self).or_else(|| wide(self)) }
+        let wide_first = (self.swift_taken + self.wide_taken + 1).is_multiple_of(WIDE_EVERY);
+        let (first, second) = if wide_first { (Lane::Wide, Lane::Swift) } else { (Lane::Swift, Lane::Wide) };
+        self.take_from(first).or_else(|| self.take_from(second))
+    }
+
+    fn take_from(&mut self, lane: Lane) -> Option<(K, Lane)> {
+        let (keys, taken) = match lane {
+            Lane::Swift => (&mut self.swift, &mut self.swift_taken),
+            Lane::Wide => (&mut self.wide, &mut self.wide_taken),
+        };
+        let key = keys.pop_front()?;
+        *taken += 1;
+        Some((key, lane))
+    }
+
+    /// How many have been taken from a lane.
+    pub fn taken(&self, lane: Lane) -> u64 {
+        match lane {
+            Lane::Swift => self.swift_taken,
+            Lane::Wide => self.wide_taken,
+        }
+    }
+
+    /// How many have been listed in a lane: the number of the last one who waits there.
+    pub fn listed(&self, lane: Lane) -> u64 {
+        let waiting = match lane {
+            Lane::Swift => self.swift.len(),
+            Lane::Wide => self.wide.len(),
+        };
+        self.taken(lane) + waiting as u64
     }
 
     /// Gives memory back when the lanes have room for many more than there are. To be called once a turn.

@@ -31,16 +31,16 @@ pub enum Mail {
         exchange: Exchange,
         reply: Reply,
     },
-    /// One packet to a target. With `count`, the number of receivers is sent back.
+    /// One packet to a target. With `count`, what became of it is sent back.
     Broadcast {
         target: Arc<Target>,
         packet: Arc<Prepared>,
         count: Option<Count>,
     },
-    /// How many sockets a broadcast reached.
+    /// What became of a broadcast on one shard.
     Counted {
         token: u64,
-        sockets: usize,
+        counts: Counts,
     },
     Join {
         target: Arc<Target>,
@@ -66,11 +66,28 @@ pub struct Target {
     pub volatile: bool,
 }
 
-/// Where the number of receivers is to be sent.
+/// Where what became of a broadcast is to be sent.
 #[derive(Debug, Clone, Copy)]
 pub struct Count {
     pub shard: u16,
     pub token: u64,
+}
+
+/// What became of a broadcast: how many sockets it was queued for, and for how many it was dropped at once.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Counts {
+    /// Sockets that it was queued for.
+    pub sockets: usize,
+    /// Sockets of the target that were not ready for a volatile packet.
+    pub dropped: usize,
+}
+
+impl std::ops::AddAssign for Counts {
+    fn add_assign(&mut self, more: Counts) {
+        self.sockets += more.sockets;
+        self.dropped += more.dropped;
+    }
 }
 
 /// An HTTP request that waits for its answer, on the worker that read it.
@@ -137,7 +154,7 @@ pub enum Event<'a> {
     /// A socket leaves. Its rooms are still there, at most until the turn ends; it receives nothing any more.
     Disconnected { socket: Key<Socket>, reason: CloseReason },
     /// A shard's share of a counted broadcast.
-    Counted { token: u64, sockets: usize },
+    Counted { token: u64, counts: Counts },
 }
 
 impl Event<'_> {
@@ -167,7 +184,7 @@ impl Event<'_> {
                 Event::Acked { token, outcome: Acked::Disconnected }
             }
             Event::Disconnected { socket, reason } => Event::Disconnected { socket, reason },
-            Event::Counted { token, sockets } => Event::Counted { token, sockets },
+            Event::Counted { token, counts } => Event::Counted { token, counts },
         }
     }
 }

@@ -4,7 +4,8 @@
 //! A worker drives exactly one shard; so does the simulator, with a fake network, from one seed.
 //!
 //! Reading order: `session` and `sockets` (what there is), `engine` (bytes become packets), `sockets` (packets become
-//! events), `broadcast` and `runs` (an event becomes bytes for many), `write` (bytes leave), `drive` (the order of it all).
+//! events), `broadcast` and `runs` (an event becomes bytes for many), `write` (bytes leave), `lag` (who waits for that),
+//! `drive` (the order of it all).
 //!
 //! Everything that must wait for the end of the turn is noted: `events` for the application, `answers` for HTTP requests,
 //! `mail` for other shards, `endings` for streams, `lanes` for sessions that have something to write.
@@ -16,6 +17,7 @@ mod broadcast;
 pub mod chains;
 pub mod drive;
 mod engine;
+mod lag;
 mod lanes;
 pub mod mail;
 pub mod outbox;
@@ -36,8 +38,9 @@ use crate::error::CloseReason;
 use crate::settings::Settings;
 use arena::{Arena, Key};
 use chains::Chains;
+use lag::Lag;
 use lanes::Lanes;
-use mail::{Ending, Event, Exchange, Mail, Reply};
+use mail::{Count, Counts, Ending, Event, Exchange, Mail, Reply};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use rooms::Namespace;
@@ -72,6 +75,10 @@ pub struct Shard {
 
     /// Sessions that have something to write.
     lanes: Lanes<Key<Session>>,
+    /// How far the writes are behind the fan-out.
+    lag: Lag,
+    /// Counts that are held back until they have caught up.
+    held: VecDeque<(Count, Counts)>,
     /// Conns whose session is gone and which have something left to write.
     leaving: VecDeque<Key<Conn>>,
     /// Probing conns that are owed the answer to their probe.
@@ -122,6 +129,8 @@ pub struct Counters {
     pub received: u64,
     /// Broadcasts that began here. Each is counted once, whichever shards its receivers live on.
     pub broadcasts: u64,
+    /// Counts of broadcasts that were held back, because the writes were `lag_bytes_max` behind.
+    pub counts_held: u64,
     /// Packets queued for a session by broadcasts.
     pub deliveries: u64,
     /// Packets queued in all, and how they ended.
@@ -175,6 +184,8 @@ pub struct Census {
     pub sockets: usize,
     pub rooms: usize,
     pub namespaces: Vec<(Box<str>, usize)>,
+    /// Bytes of broadcasts that have not been offered to all of their receivers.
+    pub lag_bytes: usize,
     pub counters: Counters,
 }
 
@@ -199,6 +210,8 @@ impl Shard {
             stamp: 0,
             draining: false,
             lanes: Lanes::default(),
+            lag: Lag::default(),
+            held: VecDeque::new(),
             leaving: VecDeque::new(),
             probed: Vec::new(),
             events: VecDeque::new(),
@@ -247,6 +260,7 @@ impl Shard {
             sockets: namespaces().map(|namespace| namespace.connected.len()).sum(),
             rooms: namespaces().map(Namespace::room_count).sum(),
             namespaces: namespaces().map(|it| (it.name.clone(), it.connected.len())).collect(),
+            lag_bytes: self.lag.bytes(),
             counters: self.counters,
         }
     }
@@ -316,6 +330,7 @@ impl Shard {
             }
         }
         self.lanes.trim(self.sessions.len());
+        self.release_counts();
         std::mem::take(&mut self.endings)
     }
 
@@ -346,6 +361,9 @@ impl Shard {
             for &slot in &session.sockets {
                 assert_eq!(self.sockets.at(slot).expect("listed, so alive").session, key);
             }
+        }
+        if self.lanes.is_empty() {
+            assert_eq!((self.lag.bytes(), self.held.len()), (0, 0), "nobody waits for writes that are done");
         }
         let waiting = self.sessions.iter().filter(|(_, session)| session.outbox.run != runs::EMPTY).count();
         assert!(waiting > 0 || self.runs.len() == 0, "a run without a session is freed");

@@ -14,6 +14,7 @@ use super::arena::Key;
 use super::engine::millis;
 use super::outbox::Bounds;
 use super::session::{Session, State, Transport};
+use super::sockets::{Socket, SocketState};
 use super::{Millis, Shard, Timer};
 use crate::error::CloseReason;
 
@@ -93,6 +94,14 @@ impl Shard {
         // At once, so that `shed` sees what it has gained.
         let session = self.sessions.get_mut(key).expect("it is buried when the turn ends");
         self.counters.discarded += session.outbox.clear(&mut self.runs, &mut self.chains) as u64;
+    }
+
+    /// What waits for the client of this socket, for all namespaces of its session: bytes, and for how long the first of
+    /// them have. `None`: the socket has left.
+    pub fn backlog(&self, key: Key<Socket>) -> Option<(usize, Millis)> {
+        let socket = self.sockets.get(key).filter(|socket| socket.state != SocketState::Closed)?;
+        let outbox = &self.sessions.get(socket.session)?.outbox;
+        Some((outbox.backlog_bytes(), outbox.since(&self.chains).map_or(0, |since| self.now - since)))
     }
 
     /// Bytes that wait longer than a turn, each packet counted once.

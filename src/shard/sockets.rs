@@ -54,6 +54,14 @@ pub enum Unsent {
     TooManyRooms,
 }
 
+/// What became of an emit to one socket.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Emitted {
+    Queued,
+    /// It was volatile, and the client not ready.
+    Dropped,
+}
+
 impl Shard {
     /// One Socket.IO packet of a session, as far as it is an event.
     pub(super) fn on_packet<'b>(
@@ -148,18 +156,19 @@ impl Shard {
     }
 
     /// Queues a packet to one socket.
-    pub fn emit(&mut self, key: Key<Socket>, packet: &Arc<Prepared>, volatile: bool) -> Result<(), Unsent> {
+    pub fn emit(&mut self, key: Key<Socket>, packet: &Arc<Prepared>, volatile: bool) -> Result<Emitted, Unsent> {
         let socket =
             self.sockets.get(key).filter(|socket| socket.state != SocketState::Closed).ok_or(Unsent::Closed)?;
         let session = socket.session;
         if volatile && !self.is_ready(session) {
             self.counters.volatile_dropped += 1;
-            return Ok(());
+            return Ok(Emitted::Dropped);
         }
-        if !self.is_turned_away(session, packet) {
-            self.push(session, packet);
+        if self.is_turned_away(session, packet) {
+            return Ok(Emitted::Dropped);
         }
-        Ok(())
+        self.push(session, packet);
+        Ok(Emitted::Queued)
     }
 
     /// A fresh ack id of this socket. Its answer, the deadline or the end comes as `Event::Acked` with the token.

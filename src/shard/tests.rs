@@ -6,9 +6,9 @@ mod pressure;
 use super::drive::{self, App};
 use super::engine::FAREWELL_MS;
 use super::lanes::NARROW_MAX;
-use super::mail::{Acked, Ending, Event, Exchange, Job, Reply, Request, Sent, Target, Wire};
+use super::mail::{Acked, Count, Ending, Event, Exchange, Job, Mail, Reply, Request, Sent, Target, Wire};
 use super::session::{Conn, Handshake, Session};
-use super::sockets::{Socket, SocketState, Unsent};
+use super::sockets::{Emitted, Socket, SocketState, Unsent};
 use super::wheel::TICK_MS;
 use super::{Carries, Key, Millis, Shard, Timer};
 use crate::error::CloseReason;
@@ -230,7 +230,7 @@ impl Server {
         conn
     }
 
-    fn emit(&mut self, socket: Key<Socket>, data: &str, volatile: bool) -> Result<(), Unsent> {
+    fn emit(&mut self, socket: Key<Socket>, data: &str, volatile: bool) -> Result<Emitted, Unsent> {
         let sent = self.shard.borrow_mut().emit(socket, &event(data), volatile);
         self.turn();
         sent
@@ -239,7 +239,7 @@ impl Server {
     fn broadcast(&mut self, rooms: &[&str], except: &[&str], data: &str) -> usize {
         let boxed = |names: &[&str]| names.iter().map(|&name| name.into()).collect();
         let target = Target { namespace: "/".into(), rooms: boxed(rooms), except: boxed(except), volatile: false };
-        let reached = self.shard.borrow_mut().fan_out(&target, &event(data));
+        let reached = self.shard.borrow_mut().fan_out(&target, &event(data)).sockets;
         self.turn();
         reached
     }
@@ -391,21 +391,24 @@ fn rooms_are_what_plain_sets_of_names_would_be() {
 fn volatile_is_dropped_when_the_receiver_is_not_ready() {
     let mut server = server();
     let (sid, socket) = server.polling_joined();
-    server.emit(socket, "[1]", true).unwrap();
+    assert_eq!(server.emit(socket, "[1]", true), Ok(Emitted::Dropped));
     let poll = server.poll(sid);
     assert_eq!(server.answer(poll), "waits", "nobody polled, so it was dropped");
-    server.emit(socket, "[2]", true).unwrap();
+    assert_eq!(server.emit(socket, "[2]", true), Ok(Emitted::Queued));
     assert_eq!(server.answer(poll), "42[2]");
 
     let (conn, socket) = server.joined();
     server.pipes.room.insert(conn, 3);
-    server.emit(socket, "[\"long\"]", false).unwrap();
-    server.emit(socket, "[3]", true).unwrap();
+    assert_eq!(server.emit(socket, "[\"long\"]", false), Ok(Emitted::Queued));
+    assert_eq!(server.emit(socket, "[3]", true), Ok(Emitted::Dropped));
+    let target = Target { volatile: true, ..everyone() };
+    let counts = server.shard.borrow_mut().fan_out(&target, &event("[4]"));
+    assert_eq!((counts.sockets, counts.dropped), (0, 2), "the one has no poll, the other's stream is full");
     server.pipes.room.remove(&conn);
     server.shard.borrow_mut().on_writable(conn);
     server.turn();
     assert_eq!(server.heard(conn), ["42[\"long\"]"]);
-    assert_eq!(server.shard.borrow().counters.volatile_dropped, 2);
+    assert_eq!(server.shard.borrow().counters.volatile_dropped, 4);
 }
 
 // ---- namespaces
@@ -819,7 +822,7 @@ fn a_socket_keeps_its_rooms_until_the_turn_ends_and_receives_nothing_in_them() {
     assert_eq!(server.shard.borrow().rooms_of(socket).len(), 2);
     assert_eq!(server.shard.borrow().socket(socket).map(|it| it.state), Some(SocketState::Closed));
     let target = Target { namespace: "/".into(), rooms: vec!["a".into()], ..Target::default() };
-    assert_eq!(server.shard.borrow_mut().fan_out(&target, &event("[1]")), 0);
+    assert_eq!(server.shard.borrow_mut().fan_out(&target, &event("[1]")).sockets, 0);
     drive::hear_out(&server.shard, &server.app);
     server.turn();
     assert!(server.shard.borrow().socket(socket).is_none());
@@ -896,7 +899,7 @@ fn answers_and_small_rooms_overtake_a_wide_broadcast() {
     small.iter().for_each(|(_, socket)| server.join(*socket, "small").unwrap());
     {
         let mut shard = server.shard.borrow_mut();
-        assert_eq!(shard.fan_out(&everyone(), &event("[\"wide\"]")), clients.len());
+        assert_eq!(shard.fan_out(&everyone(), &event("[\"wide\"]")).sockets, clients.len());
         shard.fan_out(&Target { rooms: vec!["small".into()], ..everyone() }, &event("[\"small\"]"));
         shard.emit(answered.1, &event("[\"answer\"]"), false).unwrap();
         shard.write(&mut server.pipes, 8);
@@ -920,7 +923,7 @@ fn a_wide_broadcast_goes_on_while_others_are_served() {
     let mut reached = HashSet::new();
     for turn in 0..4 * clients.len() / 8 {
         let mut shard = server.shard.borrow_mut();
-        (0..8).for_each(|nth| shard.emit(clients[(turn + nth) % 12].1, &event("[\"often\"]"), false).unwrap());
+        (0..8).for_each(|nth| _ = shard.emit(clients[(turn + nth) % 12].1, &event("[\"often\"]"), false).unwrap());
         shard.write(&mut server.pipes, 8);
         reached.extend(server.pipes.bytes.keys().copied());
     }
@@ -941,6 +944,102 @@ fn the_same_are_not_always_last() {
         server.pipes.bytes.clear();
     }
     assert!(last.len() > 15, "{} different ones", last.len());
+}
+
+// ---- what is fanned out and not written
+
+/// What the shard has reported of counted broadcasts.
+fn counted(server: &Server) -> Vec<u64> {
+    let mut tokens = Vec::new();
+    while let Some(event) = server.shard.borrow_mut().next_event() {
+        match event {
+            Event::Counted { token, .. } => tokens.push(token),
+            other => panic!("nothing else happens: {other:?}"),
+        }
+    }
+    tokens
+}
+
+#[test]
+fn whoever_awaits_each_count_goes_at_the_pace_of_the_writes() {
+    const LAG_MAX: usize = 1_000;
+    let mut server = with(Settings { lag_bytes_max: LAG_MAX, ..Settings::default() });
+    let clients = crowd(&mut server);
+    let packet = event("[\"wide\"]");
+    let (mut emitted, mut turns, mut furthest) = (0, 0, 0);
+    while emitted < 50 {
+        server.shard.borrow_mut().broadcast(&Arc::new(everyone()), &packet, Some(emitted));
+        emitted += 1;
+        // The next one is not emitted before this one has been counted.
+        while counted(&server).is_empty() {
+            turns += 1;
+            let mut shard = server.shard.borrow_mut();
+            shard.write(&mut server.pipes, 8);
+            shard.bury();
+            shard.invariants();
+            furthest = furthest.max(shard.census().lag_bytes);
+        }
+    }
+    let one = packet.websocket().len() + 256;
+    assert!(furthest <= LAG_MAX + one, "{furthest} bytes");
+    // So many are let in before the writes have gone round once, and then as many again.
+    let in_one_round = LAG_MAX / one + 1;
+    let (rounds, round) = (50 / in_one_round - 1, clients.len() / 8);
+    assert!(turns >= rounds * round, "{turns} turns");
+    let counters = server.shard.borrow().counters;
+    assert!(counters.counts_held > 0 && counters.evicted == 0);
+    server.turn();
+    while server.shard.borrow().has_work() {
+        server.turn();
+    }
+    assert!(clients.iter().all(|(conn, _)| server.heard(*conn).len() == 50), "nothing is dropped for it");
+    assert_eq!(server.shard.borrow().census().lag_bytes, 0);
+}
+
+#[test]
+fn a_client_that_does_not_read_holds_no_count_back() {
+    let mut server = with(Settings { lag_bytes_max: 1, ..Settings::default() });
+    let clients = crowd(&mut server);
+    for (conn, _) in &clients[..8] {
+        server.pipes.room.insert(*conn, 0);
+    }
+    for token in 0..20 {
+        server.shard.borrow_mut().broadcast(&Arc::new(everyone()), &event("[\"wide\"]"), Some(token));
+        assert!(counted(&server).is_empty(), "it waits for the writes");
+        let mut shard = server.shard.borrow_mut();
+        shard.write(&mut server.pipes, usize::MAX);
+        shard.bury();
+        drop(shard);
+        assert_eq!(counted(&server), [token]);
+    }
+    assert!(server.shard.borrow().backlog(clients[0].1).is_some_and(|(bytes, _)| bytes > 0));
+}
+
+#[test]
+fn a_shard_that_lags_holds_back_what_another_one_counts() {
+    let mut server = with(Settings { lag_bytes_max: 1, ..Settings::default() });
+    let (conn, _) = server.joined();
+    let (target, packet) = (Arc::new(everyone()), event("[1]"));
+    let mut shard = server.shard.borrow_mut();
+    for token in 0..2 {
+        let count = Some(Count { shard: 9, token });
+        shard.on_mail(Mail::Broadcast { target: Arc::clone(&target), packet: Arc::clone(&packet), count });
+    }
+    assert!(shard.take_mail().is_empty());
+    shard.write(&mut server.pipes, 100);
+    shard.bury();
+    let mail = shard.take_mail();
+    let tokens = mail.iter().map(|mail| match mail {
+        (9, Mail::Counted { token, counts }) if counts.sockets == 1 => *token,
+        other => panic!("{other:?} is no count"),
+    });
+    assert_eq!(tokens.collect::<Vec<_>>(), [0, 1]);
+    // Nobody is to be written to for a broadcast that nobody is to get.
+    let target = Arc::new(Target { rooms: vec!["empty".into()], ..everyone() });
+    shard.on_mail(Mail::Broadcast { target, packet, count: Some(Count { shard: 9, token: 2 }) });
+    assert_eq!(shard.take_mail().len(), 1);
+    drop(shard);
+    assert_eq!(server.heard(conn).len(), 2);
 }
 
 // ---- what a client costs

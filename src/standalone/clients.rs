@@ -202,8 +202,8 @@ fn pass_on(socket: &Socket, event: &str, args: &Args, ack: Ack, refused: &Atomic
 }
 
 async fn tell_count((ack, count): (Ack, CountFuture)) {
-    if let Ok(sockets) = count.await {
-        ack.send(&Answer::Sent { sockets }).expect("an answer has a JSON form");
+    if let Ok(counts) = count.await {
+        ack.send(&Answer::Sent { sockets: counts.sockets }).expect("an answer has a JSON form");
     }
 }
 

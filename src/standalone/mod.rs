@@ -3,13 +3,15 @@
 //! Everything here stands on what the library exports to anybody, so it is also the longest example of its use.
 //!
 //! Reading order: `serve` (the life of the server), `clients` (what they may do), `site` (the routes), `publish` (what a
-//! back end says) with `guard` (who may), `stats` with `process`, `bundles` with `asset`, and `config` by itself.
+//! back end says) with `guard` (who may), `gate` (when) and `keys` (what is repeated), `stats` with `process`, `bundles` with `asset`, and `config` by itself.
 
 mod asset;
 mod bundles;
 mod clients;
 pub mod config;
+mod gate;
 mod guard;
+mod keys;
 mod process;
 mod publish;
 mod serve;

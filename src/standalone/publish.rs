@@ -4,12 +4,16 @@
 //! one sends nothing. Arguments are never taken apart: their JSON text goes into the packet as it came.
 //!
 //! Limits: `publish_bytes_max`, `publish_batch_max`.
-//! Not here: who may publish (guard.rs); HTTP (site.rs).
+//! Not here: who may publish (guard.rs), and when (gate.rs); what is repeated (keys.rs); HTTP (site.rs).
 
+use super::keys::KEY_BYTES_MAX;
+use crate::Counts;
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde::ser::{Serialize, SerializeTuple as _, Serializer};
 use serde_json::value::RawValue;
+use serde_json::{Value, json};
 use std::fmt;
+use std::time::Duration;
 
 /// The fields that an event may have; `event` alone must be there.
 const FIELDS: &str = "namespace, rooms, except, event, args, volatile";
@@ -86,7 +90,41 @@ pub enum Refusal {
         given: String,
         known: String,
     },
+    IdempotencyKey {
+        problem: &'static str,
+    },
+    /// The key was used for another body.
+    AnotherBody {
+        within: Duration,
+    },
+    /// The first request with this key and body is not answered yet.
+    UnderWay,
+    EventsPending {
+        events: usize,
+        events_max: usize,
+    },
+    BytesPending {
+        bytes: usize,
+        bytes_max: usize,
+    },
+    TooManyPerSecond {
+        per_second_max: usize,
+        wait: Duration,
+    },
     Closing,
+}
+
+impl Refusal {
+    /// How long the publisher should wait at least until it tries the same again, if that makes sense.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Refusal::TooManyPerSecond { wait, .. } => Some(*wait),
+            Refusal::UnderWay | Refusal::EventsPending { .. } | Refusal::BytesPending { .. } | Refusal::Closing => {
+                Some(Duration::from_secs(1))
+            }
+            _ => None,
+        }
+    }
 }
 
 impl fmt::Display for Refusal {
@@ -120,6 +158,30 @@ impl fmt::Display for Refusal {
             Refusal::UnknownNamespace { at, given, known } => {
                 write!(f, "{at}: {given:?} does not exist; the configuration has {known}")
             }
+            Refusal::IdempotencyKey { problem } => {
+                write!(f, "Idempotency-Key {problem}; allowed: one, of 1 to {KEY_BYTES_MAX} visible ASCII characters")
+            }
+            Refusal::AnotherBody { within } => write!(
+                f,
+                "this Idempotency-Key was used for another body within limits.idempotency_time, {} s",
+                within.as_secs_f64()
+            ),
+            Refusal::UnderWay => f.write_str("the first request with this Idempotency-Key is still under way"),
+            Refusal::EventsPending { events, events_max } => write!(
+                f,
+                "the server is behind: {events} events are not fanned out yet, and \
+                 limits.publishes_pending_max is {events_max}; nothing was sent, try again later"
+            ),
+            Refusal::BytesPending { bytes, bytes_max } => write!(
+                f,
+                "the server is behind: bodies of {bytes} bytes are not fanned out yet, and \
+                 limits.publishes_pending_bytes_max is {bytes_max}; nothing was sent, try again later"
+            ),
+            Refusal::TooManyPerSecond { per_second_max, wait } => write!(
+                f,
+                "more than limits.publishes_per_second_max, {per_second_max} events a second: there is room in {} ms",
+                wait.as_millis()
+            ),
             Refusal::Closing => f.write_str("the server is closing"),
         }
     }
@@ -150,6 +212,19 @@ pub fn read<'n>(
         }
         _ => Err(Refusal::NoEvent),
     }
+}
+
+/// What the answer says: how many sockets each event was queued for, and, once any was dropped, how many missed each.
+pub fn report(counts: &[Counts], is_batch: bool) -> Value {
+    let each = |of: fn(&Counts) -> usize| match counts {
+        [only] if !is_batch => json!(of(only)),
+        all => json!(all.iter().map(of).collect::<Vec<_>>()),
+    };
+    let mut report = json!({ "sockets": each(|counts| counts.sockets) });
+    if counts.iter().any(|counts| counts.dropped > 0) {
+        report["dropped"] = each(|counts| counts.dropped);
+    }
+    report
 }
 
 fn read_event<'n>(
@@ -285,6 +360,20 @@ mod tests {
             let publication = try_read(body).unwrap();
             assert!(publication.is_batch && publication.events.len() == count);
         }
+    }
+
+    #[test]
+    fn the_answer_tells_of_dropped_packets_once_there_are_some() {
+        let counts = |sockets, dropped| {
+            let mut counts = Counts::default();
+            (counts.sockets, counts.dropped) = (sockets, dropped);
+            counts
+        };
+        assert_eq!(report(&[counts(3, 0)], false), json!({"sockets": 3}));
+        assert_eq!(report(&[counts(3, 1)], false), json!({"sockets": 3, "dropped": 1}));
+        assert_eq!(report(&[], true), json!({"sockets": []}));
+        assert_eq!(report(&[counts(3, 0)], true), json!({"sockets": [3]}));
+        assert_eq!(report(&[counts(3, 0), counts(0, 2)], true), json!({"sockets": [3, 0], "dropped": [0, 2]}));
     }
 
     #[test]

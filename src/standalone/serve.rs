@@ -226,6 +226,7 @@ fn settings(config: &Config, bundles: &Bundles) -> Settings {
         outbox_bytes_max: limits.outbox_bytes_max,
         outbox_age_max: limits.outbox_age_max,
         outboxes_bytes_max: limits.outboxes_bytes_max,
+        lag_bytes_max: limits.lag_bytes_max,
         namespaces_per_session_max: limits.namespaces_per_session_max,
         rooms_per_socket_max: limits.rooms_per_socket_max,
         cookie: engine.cookie.clone(),

@@ -4,7 +4,7 @@
 //! |---------------------|----------------------------------------------------------------------------|
 //! | `GET /`             | the page                                                                   |
 //! | `GET /api/stats`    | what the server holds and has done (stats.rs)                              |
-//! | `POST /api/publish` | `{"sockets":12}`; for a batch `{"sockets":[12,0]}` (publish.rs, guard.rs)  |
+//! | `POST /api/publish` | `{"sockets":12}`; for a batch `{"sockets":[12,0]}` (publish.rs)             |
 //! | `GET /healthz`      | 200 as long as the process answers: a supervisor need not restart it       |
 //! | `GET /readyz`       | 200 while it takes clients, 503 while it closes: a balancer looks elsewhere |
 //! | `GET <path>/NAME`   | the official client (bundles.rs)                                           |
@@ -14,7 +14,9 @@
 use super::asset::Asset;
 use super::bundles::{Bundles, digest};
 use super::config::{Config, PublishKey};
+use super::gate::{self, Gate};
 use super::guard;
+use super::keys::{self, Begun, Key, Keys, Ticket};
 use super::publish::{self, Event, Publication, Refusal};
 use super::stats;
 use crate::CountFuture;
@@ -44,6 +46,10 @@ use std::time::{Duration, Instant};
 const PAGE: &str = include_str!("page.html");
 /// Where the page looks for the endpoint.
 const PAGE_ENDPOINT: &str = "/socket.io/?";
+/// Says that an answer was given before; not in the draft, but what publishers know from others.
+const REPLAYED: &str = "idempotent-replayed";
+/// Publishers that are refused together come back within so many seconds of each other.
+const RETRY_SPREAD_SECS: u64 = 4;
 
 /// What the routes share.
 pub struct Shared {
@@ -56,6 +62,8 @@ pub struct Shared {
     pub closing: AtomicBool,
     /// Events of clients that were refused.
     pub events_refused: Arc<AtomicU64>,
+    pub gate: Arc<Gate>,
+    pub keys: Arc<Keys>,
     workers: AtomicUsize,
     workers_on_uring: AtomicUsize,
     path: String,
@@ -71,22 +79,31 @@ impl Shared {
         let slash = if config.engine.add_trailing_slash { "/" } else { "" };
         let page = PAGE.replace(PAGE_ENDPOINT, &format!("{}{slash}?", config.server.path));
         let place = |name: &str, join| Place { join, namespace: io.of(name) };
+        let limits = &config.limits;
+        let publishing = gate::Limits {
+            events_max: limits.publishes_pending_max,
+            bytes_max: limits.publishes_pending_bytes_max,
+            per_second_max: limits.publishes_per_second_max,
+        };
+        let started = Instant::now();
         Shared {
             io: io.clone(),
-            started: Instant::now(),
+            started,
             namespaces: config.namespaces.iter().map(|(name, it)| (name.clone(), place(name, it.join))).collect(),
             publish_key: config.server.publish_key.clone(),
             bundles,
             closing: AtomicBool::new(false),
             events_refused: Arc::default(),
+            gate: Gate::new(publishing, started),
+            keys: Keys::new(limits.idempotency_time, limits.idempotency_keys_max),
             workers: AtomicUsize::new(0),
             workers_on_uring: AtomicUsize::new(0),
             path: config.server.path.clone(),
             page_policy: page_policy(&page),
             page: Asset::new(page.clone().into(), &digest(page.as_bytes()), "text/html; charset=utf-8", "no-cache"),
-            publish_bytes_max: config.limits.publish_bytes_max,
-            publish_batch_max: config.limits.publish_batch_max,
-            request_timeout: config.limits.request_timeout,
+            publish_bytes_max: limits.publish_bytes_max,
+            publish_batch_max: limits.publish_batch_max,
+            request_timeout: limits.request_timeout,
         }
     }
 
@@ -135,7 +152,7 @@ impl tower_service::Service<Request<Incoming>> for Site {
 }
 
 impl Shared {
-    async fn answer(&self, request: Request<Incoming>) -> Answer {
+    async fn answer(self: &Arc<Self>, request: Request<Incoming>) -> Answer {
         let path = request.uri().path();
         let gets = *request.method() == Method::GET || *request.method() == Method::HEAD;
         let posts = *request.method() == Method::POST;
@@ -144,7 +161,7 @@ impl Shared {
             "/api/publish" => not_allowed("POST"),
             "/" if gets => self.page(request.headers()),
             "/api/stats" if gets => self.stats().await,
-            "/healthz" if gets => json_answer(StatusCode::OK, &json!({ "status": "ok" })),
+            "/healthz" if gets => json_answer(StatusCode::OK, json_text(&json!({ "status": "ok" }))),
             "/readyz" if gets => self.readiness(),
             "/" | "/api/stats" | "/healthz" | "/readyz" => not_allowed("GET, HEAD"),
             _ => match self.bundle(path) {
@@ -168,33 +185,48 @@ impl Shared {
 
     fn readiness(&self) -> Answer {
         match self.closing.load(Ordering::Relaxed) {
-            true => json_answer(StatusCode::SERVICE_UNAVAILABLE, &json!({ "status": "closing" })),
-            false => json_answer(StatusCode::OK, &json!({ "status": "ready" })),
+            true => json_answer(StatusCode::SERVICE_UNAVAILABLE, json_text(&json!({ "status": "closing" }))),
+            false => json_answer(StatusCode::OK, json_text(&json!({ "status": "ready" }))),
         }
     }
 
     async fn stats(&self) -> Answer {
         match self.io.stats().await {
-            Ok(stats) => json_answer(StatusCode::OK, &stats::report(self, &stats)),
+            Ok(stats) => json_answer(StatusCode::OK, json_text(&stats::report(self, &stats))),
             Err(_) => refused(&Refusal::Closing),
         }
     }
 
     // ---- publishing
 
-    async fn publish(&self, request: Request<Incoming>) -> Result<Answer, Refusal> {
+    async fn publish(self: &Arc<Self>, request: Request<Incoming>) -> Result<Answer, Refusal> {
         guard::check(self.publish_key.as_ref(), request.headers())?;
+        let key = keys::key(request.headers())?;
+        let place = self.gate.enter(self.body_bytes(request.body())?)?;
         let body = self.body(request).await?;
-        let Publication { events, is_batch } = publish::read(&body, self.publish_batch_max, self.namespaces.keys())?;
+        self.publish_body(key, &body, place).await
+    }
+
+    /// What is refused has sent nothing; what has been sent is seen to its end, whether or not its publisher waits for it:
+    /// it keeps its place until then, and its answer is there for whoever asks again.
+    async fn publish_body(
+        self: &Arc<Self>,
+        key: Option<Key>,
+        body: &[u8],
+        mut place: gate::Place,
+    ) -> Result<Answer, Refusal> {
+        let ticket = match key.map(|key| self.keys.begin(key, body, Instant::now())).transpose()? {
+            Some(Begun::Before(answer)) => return Ok(replayed(answer)),
+            Some(Begun::Anew(ticket)) => Some(ticket),
+            None => None,
+        };
+        let Publication { events, is_batch } = publish::read(body, self.publish_batch_max, self.namespaces.keys())?;
+        place.admit(events.len(), Instant::now())?;
         // All are on their way, in their order, before the first count is awaited.
-        let counts: Vec<_> = events.iter().map(|event| self.emit(event)).collect();
-        let mut sockets = Vec::with_capacity(counts.len());
-        for count in counts {
-            let count = count.map_err(|_| Refusal::Closing)?;
-            sockets.push(count.await.map_err(|_| Refusal::Closing)?);
-        }
-        let sockets = if is_batch { json!(sockets) } else { json!(sockets[0]) };
-        Ok(json_answer(StatusCode::OK, &json!({ "sockets": sockets })))
+        let counts: Result<Vec<_>, _> = events.iter().map(|event| self.emit(event)).collect();
+        let counts = counts.map_err(|_| Refusal::Closing)?;
+        let answered = tokio::task::spawn_local(see_to_end(counts, is_batch, ticket, place));
+        Ok(json_answer(StatusCode::OK, answered.await.map_err(|_| Refusal::Closing)??))
     }
 
     /// The event has passed every check, so only a server that has closed refuses.
@@ -205,19 +237,46 @@ impl Shared {
         target.emit_and_count(&event.event, &event.args)
     }
 
-    async fn body(&self, request: Request<Incoming>) -> Result<Bytes, Refusal> {
-        let too_large = Refusal::BodyTooLarge { bytes_max: self.publish_bytes_max };
-        let body = request.into_body();
-        if body.size_hint().lower() > self.publish_bytes_max as u64 {
-            return Err(too_large);
+    /// How large a body will be at most.
+    fn body_bytes(&self, body: &Incoming) -> Result<usize, Refusal> {
+        let bytes_max = self.publish_bytes_max;
+        let announced = body.size_hint();
+        if announced.lower() > bytes_max as u64 {
+            return Err(Refusal::BodyTooLarge { bytes_max });
         }
-        match tokio::time::timeout(self.request_timeout, Limited::new(body, self.publish_bytes_max).collect()).await {
+        Ok(announced.exact().map_or(bytes_max, |bytes| bytes as usize))
+    }
+
+    async fn body(&self, request: Request<Incoming>) -> Result<Bytes, Refusal> {
+        let bytes_max = self.publish_bytes_max;
+        let whole = Limited::new(request.into_body(), bytes_max).collect();
+        match tokio::time::timeout(self.request_timeout, whole).await {
             Ok(Ok(body)) => Ok(body.to_bytes()),
-            Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large),
+            Ok(Err(error)) if error.is::<LengthLimitError>() => Err(Refusal::BodyTooLarge { bytes_max }),
             Ok(Err(_)) => Err(Refusal::BodyBroken),
             Err(_) => Err(Refusal::BodyTooSlow),
         }
     }
+}
+
+/// Waits until every worker has reported what was sent, and keeps the answer if somebody may ask for it again.
+async fn see_to_end(
+    counts: Vec<CountFuture>,
+    is_batch: bool,
+    ticket: Option<Ticket>,
+    place: gate::Place,
+) -> Result<Bytes, Refusal> {
+    let mut all = Vec::with_capacity(counts.len());
+    for count in counts {
+        all.push(count.await.map_err(|_| Refusal::Closing)?);
+    }
+    drop(place);
+    let answer = json_text(&publish::report(&all, is_batch));
+    if let Some(ticket) = ticket {
+        // A copy takes no more than its bytes; the text was given room to grow.
+        ticket.finish(Bytes::copy_from_slice(&answer), Instant::now());
+    }
+    Ok(answer)
 }
 
 /// What the page may do: run its own script, and talk to its own server. A script that got into it in any other way
@@ -235,17 +294,27 @@ fn page_policy(page: &str) -> HeaderValue {
 
 // ---- answers
 
-fn json_answer(status: StatusCode, value: &impl Serialize) -> Answer {
-    let text = serde_json::to_vec(value).expect("answers have a JSON form");
-    let mut answer = Response::new(Full::new(Bytes::from(text)));
+fn json_text(value: &impl Serialize) -> Bytes {
+    serde_json::to_vec(value).expect("answers have a JSON form").into()
+}
+
+fn json_answer(status: StatusCode, text: Bytes) -> Answer {
+    let mut answer = Response::new(Full::new(text));
     *answer.status_mut() = status;
     answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     answer.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     answer
 }
 
+/// The answer that the first request with the same key got.
+fn replayed(text: Bytes) -> Answer {
+    let mut answer = json_answer(StatusCode::OK, text);
+    answer.headers_mut().insert(REPLAYED, HeaderValue::from_static("true"));
+    answer
+}
+
 fn error_answer(status: StatusCode, error: &str) -> Answer {
-    json_answer(status, &json!({ "error": error }))
+    json_answer(status, json_text(&json!({ "error": error })))
 }
 
 fn not_allowed(allowed: &'static str) -> Answer {
@@ -256,6 +325,11 @@ fn not_allowed(allowed: &'static str) -> Answer {
 
 fn refused(refusal: &Refusal) -> Answer {
     let mut answer = error_answer(status(refusal), &refusal.to_string());
+    if let Some(wait) = refusal.retry_after() {
+        answer
+            .headers_mut()
+            .insert(header::RETRY_AFTER, retry_after(wait, rand::random_range(..=RETRY_SPREAD_SECS)).into());
+    }
     let challenge = match refusal {
         Refusal::KeyMissing => "Bearer realm=\"fanfare\"",
         Refusal::KeyWrong => "Bearer realm=\"fanfare\", error=\"invalid_token\"",
@@ -265,6 +339,12 @@ fn refused(refusal: &Refusal) -> Answer {
     answer
 }
 
+/// Whole seconds, and not the same ones for all who are refused together.
+fn retry_after(wait: Duration, spread_secs: u64) -> u64 {
+    let secs = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+    secs.max(1) + spread_secs
+}
+
 fn status(refusal: &Refusal) -> StatusCode {
     match refusal {
         Refusal::KeyMissing | Refusal::KeyWrong => StatusCode::UNAUTHORIZED,
@@ -272,16 +352,127 @@ fn status(refusal: &Refusal) -> StatusCode {
         Refusal::BodyTooLarge { .. } | Refusal::BatchTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
         Refusal::BodyTooSlow => StatusCode::REQUEST_TIMEOUT,
         Refusal::UnknownNamespace { .. } => StatusCode::NOT_FOUND,
-        Refusal::Closing => StatusCode::SERVICE_UNAVAILABLE,
-        Refusal::BodyBroken | Refusal::NotUtf8 | Refusal::NotJson { .. } | Refusal::NoEvent | Refusal::Field { .. } => {
-            StatusCode::BAD_REQUEST
+        Refusal::UnderWay => StatusCode::CONFLICT,
+        Refusal::AnotherBody { .. } => StatusCode::UNPROCESSABLE_ENTITY,
+        Refusal::TooManyPerSecond { .. } => StatusCode::TOO_MANY_REQUESTS,
+        Refusal::EventsPending { .. } | Refusal::BytesPending { .. } | Refusal::Closing => {
+            StatusCode::SERVICE_UNAVAILABLE
         }
+        Refusal::BodyBroken | Refusal::NotUtf8 | Refusal::NotJson { .. } | Refusal::NoEvent => StatusCode::BAD_REQUEST,
+        Refusal::Field { .. } | Refusal::IdempotencyKey { .. } => StatusCode::BAD_REQUEST,
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Server;
+    use crate::Settings;
+    use std::sync::mpsc::{Sender, channel};
+
+    /// A server of two workers, of which the second does nothing until something is sent.
+    fn with_a_busy_worker(io: &Io, publishes_pending_max: usize) -> (Arc<Shared>, Server, Sender<()>) {
+        let mut config = Config::default();
+        config.limits.publishes_pending_max = publishes_pending_max;
+        let shared = Arc::new(Shared::new(&config, io, Bundles::default()));
+        let server = io.listen("127.0.0.1:0").unwrap();
+        let ((is_busy, begun), (free, freed)) = (channel(), channel());
+        io.call_on(1, move || {
+            is_busy.send(()).unwrap();
+            let _ = freed.recv();
+        })
+        .unwrap();
+        begun.recv().unwrap();
+        (shared, server, free)
+    }
+
+    async fn publish(shared: Arc<Shared>, key: Option<&str>, body: &str) -> Result<(StatusCode, String), Refusal> {
+        let place = shared.gate.enter(body.len())?;
+        let answer = shared.publish_body(key.map(Key::from), body.as_bytes(), place).await?;
+        let (head, body) = answer.into_parts();
+        let Ok(body) = body.collect().await;
+        Ok((head.status, String::from_utf8(body.to_bytes().to_vec()).unwrap()))
+    }
+
+    fn run(test: impl Future<Output = ()>) {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        tokio::task::LocalSet::new().block_on(&runtime, test);
+    }
+
+    const TWO: &str = r#"[{"event":"a"},{"event":"b"}]"#;
+    const ONE: &str = r#"{"event":"c"}"#;
+
+    #[test]
+    fn while_a_worker_does_not_report_publications_are_refused_and_nothing_of_them_is_sent() {
+        let io = Io::with_settings(Settings { workers: 2, pin: false, ..Settings::default() });
+        let (shared, server, free) = with_a_busy_worker(&io, 3);
+        run(async {
+            let first = tokio::task::spawn_local(publish(Arc::clone(&shared), None, TWO));
+            tokio::task::yield_now().await;
+            assert_eq!(shared.gate.pending(), (2, TWO.len()));
+            for _ in 0..3 {
+                let refused = publish(Arc::clone(&shared), None, TWO).await;
+                assert_eq!(refused, Err(Refusal::EventsPending { events: 2, events_max: 3 }));
+            }
+            free.send(()).unwrap();
+            assert_eq!(first.await.unwrap(), Ok((StatusCode::OK, r#"{"sockets":[0,0]}"#.into())));
+            assert_eq!(shared.gate.pending(), (0, 0));
+            assert!(publish(Arc::clone(&shared), None, ONE).await.is_ok());
+            assert_eq!(io.stats().await.unwrap().broadcasts, 3);
+        });
+        server.close();
+    }
+
+    #[test]
+    fn a_publication_whose_publisher_has_gone_keeps_its_place_and_its_answer() {
+        let io = Io::with_settings(Settings { workers: 2, pin: false, ..Settings::default() });
+        let (shared, server, free) = with_a_busy_worker(&io, 3);
+        run(async {
+            let first = tokio::task::spawn_local(publish(Arc::clone(&shared), Some("key"), TWO));
+            tokio::task::yield_now().await;
+            first.abort();
+            assert!(first.await.unwrap_err().is_cancelled());
+            assert_eq!(shared.gate.pending(), (2, TWO.len()));
+            assert_eq!(publish(Arc::clone(&shared), Some("key"), TWO).await, Err(Refusal::UnderWay));
+            assert!(matches!(publish(Arc::clone(&shared), Some("key"), ONE).await, Err(Refusal::AnotherBody { .. })));
+            free.send(()).unwrap();
+            let again = loop {
+                match publish(Arc::clone(&shared), Some("key"), TWO).await {
+                    Err(Refusal::UnderWay) => tokio::task::yield_now().await,
+                    outcome => break outcome,
+                }
+            };
+            assert_eq!(again, Ok((StatusCode::OK, r#"{"sockets":[0,0]}"#.into())));
+            assert_eq!((shared.keys.replayed(), io.stats().await.unwrap().broadcasts), (1, 2));
+        });
+        server.close();
+    }
+
+    #[test]
+    fn a_refused_key_may_be_used_again() {
+        let io = Io::with_settings(Settings { workers: 2, pin: false, ..Settings::default() });
+        let (shared, server, free) = with_a_busy_worker(&io, 2);
+        run(async {
+            let first = tokio::task::spawn_local(publish(Arc::clone(&shared), None, TWO));
+            tokio::task::yield_now().await;
+            let refused = publish(Arc::clone(&shared), Some("key"), ONE).await;
+            assert_eq!(refused, Err(Refusal::EventsPending { events: 2, events_max: 2 }));
+            free.send(()).unwrap();
+            assert!(first.await.unwrap().is_ok());
+            // Nothing was sent, so the key is as good as new; also for a mended body.
+            assert!(publish(Arc::clone(&shared), Some("key"), "{}").await.is_err());
+            assert!(publish(Arc::clone(&shared), Some("key"), ONE).await.is_ok());
+            assert_eq!((shared.keys.replayed(), shared.keys.count()), (0, 1));
+        });
+        server.close();
+    }
+
+    #[test]
+    fn whoever_is_refused_is_told_whole_seconds() {
+        let secs = |ms: u64, spread: u64| retry_after(Duration::from_millis(ms), spread);
+        assert_eq!((secs(0, 0), secs(1, 0), secs(1_000, 0), secs(1_001, 0)), (1, 1, 1, 2));
+        assert_eq!((secs(1, 4), secs(3_500, 2)), (5, 6));
+    }
 
     #[test]
     fn the_page_looks_for_the_endpoint_at_one_place_that_can_be_replaced() {

@@ -27,6 +27,8 @@ pub struct Report {
     rooms: usize,
     deliveries: u64,
     broadcasts: u64,
+    lag_bytes: usize,
+    counts_held: u64,
     received: u64,
     bytes_out: u64,
     evicted: u64,
@@ -36,6 +38,7 @@ pub struct Report {
     rss_bytes: Option<u64>,
     cpu_ms: Option<u64>,
     publish_key_required: bool,
+    publishes: PublishReport,
     namespaces: Vec<NamespaceReport>,
 }
 
@@ -43,6 +46,21 @@ pub struct Report {
 struct TransportCounts {
     polling: usize,
     websocket: usize,
+}
+
+#[derive(Serialize)]
+struct PublishReport {
+    /// Events under way to the workers, and the bytes of their bodies.
+    pending: usize,
+    pending_bytes: usize,
+    /// Publications refused because too much is pending, or too many came in a second.
+    refused_busy: u64,
+    refused_rate: u64,
+    /// Idempotency keys that are remembered; repeated requests that got their answer again; keys that were forgotten
+    /// before their time.
+    keys: usize,
+    replayed: u64,
+    keys_forgotten: u64,
 }
 
 #[derive(Serialize)]
@@ -72,6 +90,8 @@ pub fn report(shared: &Shared, stats: &Stats) -> Report {
         rooms: stats.rooms,
         deliveries: stats.deliveries,
         broadcasts: stats.broadcasts,
+        lag_bytes: stats.lag_bytes,
+        counts_held: stats.counts_held,
         received: stats.received,
         bytes_out: stats.bytes_out,
         evicted: stats.evicted,
@@ -80,6 +100,14 @@ pub fn report(shared: &Shared, stats: &Stats) -> Report {
         rss_bytes: usage.rss_bytes,
         cpu_ms: usage.cpu_ms,
         publish_key_required: shared.publish_key.is_some(),
+        publishes: publishes(shared),
         namespaces: namespaces.collect(),
     }
+}
+
+fn publishes(shared: &Shared) -> PublishReport {
+    let (pending, pending_bytes) = shared.gate.pending();
+    let (refused_busy, refused_rate) = shared.gate.refused();
+    let (keys, replayed, keys_forgotten) = (shared.keys.count(), shared.keys.replayed(), shared.keys.forgotten());
+    PublishReport { pending, pending_bytes, refused_busy, refused_rate, keys, replayed, keys_forgotten }
 }

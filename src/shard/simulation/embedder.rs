@@ -75,7 +75,7 @@ impl State {
                     self.broadcast(shard, &Target { namespace: namespace.into(), ..Target::default() });
                 }
             }
-            Event::Counted { token, sockets } => self.oracle.counted(token, sockets),
+            Event::Counted { token, counts } => self.oracle.counted(token, counts.sockets),
             Event::Opened { .. } | Event::Message { .. } | Event::Closed { .. } => {
                 unreachable!("only a bare Engine.IO server tells these")
             }

@@ -372,6 +372,7 @@ fn add(total: &mut Counters, more: &Counters) {
     total.dropped_oldest += more.dropped_oldest;
     total.turned_away += more.turned_away;
     total.conflated += more.conflated;
+    total.counts_held += more.counts_held;
     total.protocol_errors += more.protocol_errors;
     total.received += more.received;
     total.refused += more.refused;
@@ -389,6 +390,8 @@ fn settings(random: &mut Random) -> Settings {
         // Longer than a healthy client may have to wait.
         outbox_age_max: ms(PATIENCE_MS as usize, 4_000),
         outbox_bytes_max: 60_000 + random.below(80_000),
+        // Packets are some 300 bytes here, with what they cost beside their data.
+        lag_bytes_max: 300 << random.below(12),
         payload_bytes_max: 3_000 + random.below(20_000),
         namespaces_per_session_max: 2 + random.below(3),
         rooms_per_socket_max: 2 + random.below(6),

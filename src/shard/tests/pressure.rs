@@ -41,7 +41,7 @@ impl Server {
     /// To everyone. Returns how many it was queued for.
     fn cast(&mut self, packet: &Arc<Prepared>) -> usize {
         let everyone = Target { namespace: "/".into(), ..Target::default() };
-        let reached = self.shard.borrow_mut().fan_out(&everyone, packet);
+        let reached = self.shard.borrow_mut().fan_out(&everyone, packet).sockets;
         self.turn();
         reached
     }
@@ -79,7 +79,7 @@ fn drop_newest_holds_for_a_burst_of_one_turn_too() {
     let everyone = Target { namespace: "/".into(), ..Target::default() };
     for number in 0..20 {
         // Nobody knows yet that the stream is full.
-        assert_eq!(server.shard.borrow_mut().fan_out(&everyone, &numbered(number, Fate::DroppedNewest)), 1);
+        assert_eq!(server.shard.borrow_mut().fan_out(&everyone, &numbered(number, Fate::DroppedNewest)).sockets, 1);
     }
     server.turn();
     assert_eq!(server.counters().dropped_newest, 10);
@@ -259,7 +259,7 @@ fn too_much_in_all_evicts_who_is_furthest_behind() {
     let conns: Vec<(Key<Conn>, Key<Socket>)> = (0..3).map(|_| server.joined()).collect();
     for (at, &(conn, socket)) in conns.iter().enumerate() {
         server.stall(conn);
-        (0..=at).for_each(|number| server.emit(socket, &format!("[{number:091}]"), false).unwrap());
+        (0..=at).for_each(|number| _ = server.emit(socket, &format!("[{number:091}]"), false).unwrap());
     }
     assert_eq!(server.shard.borrow().waiting_bytes(), 6 * 97);
     server.shard.borrow_mut().shed(4 * 97);

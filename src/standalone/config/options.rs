@@ -304,6 +304,13 @@ sections! {
         /// 0 leaves them to their heartbeats. Linux only.
         tcp_user_timeout: Duration = "20s", Kind::Time { min: Duration::ZERO, max: Duration::from_secs(3600) };
 
+        /// How many bytes of events each worker may have begun and not written to all of their receivers yet.
+        ///
+        /// Beyond it the answer to a publish waits until it is less, and so does its publisher; nothing is dropped. What
+        /// piles up here leaves for a client in one piece, so the default is a quarter of `outbox_bytes_max`. More lets a
+        /// burst in sooner, and has clients on slow lines fall behind by more at once.
+        lag_bytes_max: usize = "1MiB", Kind::Size { min: KB, max: GIB };
+
         /// How many namespaces one session may join.
         ///
         /// Far above what applications use. Each costs a socket with its own id and rooms.
@@ -333,6 +340,35 @@ sections! {
         /// Enough to make the cost of a request vanish. A batch is passed on whole, so a larger one makes others wait
         /// longer.
         publish_batch_max: usize = "1000", Kind::Count { min: 1, max: 1_000_000 };
+
+        /// How many published events may be under way to the workers; more are refused with 503.
+        ///
+        /// Four full batches. An event is under way until every worker has queued it, and longer while a worker is
+        /// behind (`lag_bytes_max`), so a server that keeps up has hardly any. A publication that is larger passes alone.
+        publishes_pending_max: usize = "4096", Kind::Count { min: 1, max: COUNT_MAX };
+
+        /// How many bytes the bodies of publications under way may have together; more are refused with 503.
+        ///
+        /// 64 of the largest bodies. It bounds what publishing can take of the memory when the workers are behind, and is
+        /// counted before a body is read. A larger body passes alone.
+        publishes_pending_bytes_max: usize = "64MB", Kind::Size { min: KB, max: 64 * GIB };
+
+        /// How many events all publishers together may publish a second; more are refused with 429. 0 is no limit.
+        ///
+        /// None, because what the clients can take depends on them. A second's worth may come at once, and a batch that is
+        /// larger may come when nothing was published for a second.
+        publishes_per_second_max: usize = "0", Kind::Count { min: 0, max: 1_000_000_000 };
+
+        /// How long the answer to a publish with an Idempotency-Key is kept, to be given again instead of sending twice.
+        ///
+        /// Longer than publishers try again after a broken connection. Each key is kept in the memory of this process for
+        /// so long, with a hash of the body and the answer: some 300 bytes.
+        idempotency_time: Duration = "5m", Kind::Time { min: Duration::from_secs(1), max: Duration::from_secs(86_400) };
+
+        /// How many such answers are kept; of more the oldest is forgotten before its time, and counted.
+        ///
+        /// 333 publishes a second with a key, for 5 minutes; some 30 MB.
+        idempotency_keys_max: usize = "100000", Kind::Count { min: 1, max: COUNT_MAX };
     }
 
     /// `[namespaces."/name"]`: what clients may do in one namespace.

@@ -874,11 +874,17 @@ fn what_is_printed_can_be_fed_back() {
         send_buffer_bytes = "1MiB"
         unsent_bytes_max = 0
         tcp_user_timeout = 0
+        lag_bytes_max = "64KiB"
         namespaces_per_session_max = 1
         rooms_per_socket_max = 2
         room_bytes_max = 9
         publish_bytes_max = "64KiB"
         publish_batch_max = 3
+        publishes_pending_max = 4
+        publishes_pending_bytes_max = "1MB"
+        publishes_per_second_max = 5
+        idempotency_time = "1h"
+        idempotency_keys_max = 6
         [namespaces."/"]
         client_events = ["say", "a\"b\\c\nd\u0000é"]
         [namespaces."/é \"quoted\"\t"]
