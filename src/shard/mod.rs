@@ -13,6 +13,7 @@
 
 pub mod arena;
 mod broadcast;
+mod drain;
 pub mod drive;
 mod engine;
 mod lanes;
@@ -33,6 +34,7 @@ mod write;
 use crate::error::CloseReason;
 use crate::settings::Settings;
 use arena::{Arena, Key};
+use drain::Drain;
 use lanes::Lanes;
 use mail::{Ending, Event, Exchange, Mail, Reply};
 use rand::SeedableRng;
@@ -64,7 +66,10 @@ pub struct Shard {
     expired: Vec<Timer>,
     /// Number of the last broadcast; see `Socket::stamp`.
     stamp: u64,
+    /// Whether nobody is let in any more.
     draining: bool,
+    /// How those who are there are let go.
+    drain: Option<Drain>,
 
     /// Sessions that have something to write.
     lanes: Lanes<Key<Session>>,
@@ -103,6 +108,8 @@ enum Timer {
     /// The peer of a leaving conn did not close its side.
     Farewell(Key<Conn>),
     Ack(Key<Socket>, u32),
+    /// More clients are to be let go.
+    Drain,
 }
 
 /// Totals since the start. Plain numbers: only this shard's thread touches them.
@@ -132,6 +139,10 @@ pub struct Counters {
     pub bytes_in: u64,
     /// Sessions closed because their backlog went over the limit.
     pub evicted: u64,
+    /// Sessions closed because the server ends.
+    pub let_go: u64,
+    /// Clients that were still owed something when the time for their end was over.
+    pub cut_off: u64,
     /// Requests and packets that broke a rule.
     pub protocol_errors: u64,
     /// Joins of sockets that were already in `rooms_per_socket_max` rooms.
@@ -159,6 +170,8 @@ pub struct Census {
     pub sockets: usize,
     pub rooms: usize,
     pub namespaces: Vec<(Box<str>, usize)>,
+    /// While the server drains, the sessions that are still to be let go.
+    pub draining: Option<u64>,
     pub counters: Counters,
 }
 
@@ -181,6 +194,7 @@ impl Shard {
             expired: Vec::new(),
             stamp: 0,
             draining: false,
+            drain: None,
             lanes: Lanes::default(),
             leaving: VecDeque::new(),
             probed: Vec::new(),
@@ -230,6 +244,7 @@ impl Shard {
             sockets: namespaces().map(|namespace| namespace.connected.len()).sum(),
             rooms: namespaces().map(Namespace::room_count).sum(),
             namespaces: namespaces().map(|it| (it.name.clone(), it.connected.len())).collect(),
+            draining: self.draining(),
             counters: self.counters,
         }
     }
@@ -259,6 +274,7 @@ impl Shard {
                 Timer::Upgrade(conn) => self.upgrade_due(conn),
                 Timer::Farewell(conn) => self.farewell_due(conn),
                 Timer::Ack(socket, ack_id) => self.ack_timed_out(socket, ack_id),
+                Timer::Drain => self.drain_due(),
             }
         }
         self.expired = expired;
@@ -312,9 +328,16 @@ impl Shard {
     /// that are there; a session that is between two polls hears nothing, as with the reference.
     pub fn shut_down(&mut self) {
         self.draining = true;
+        self.drain = None;
         for key in self.sessions.keys() {
             self.close(key, CloseReason::ServerShuttingDown);
         }
+    }
+
+    /// The time is over: whoever is still owed something is not waited for. To be called before the shard is dropped.
+    pub fn cut_off(&mut self) {
+        let conns = self.conns.iter().filter(|(_, conn)| conn.is_owed()).count();
+        self.counters.cut_off += (self.sessions.len() + conns) as u64;
     }
 
     /// What must be true between turns, because of our own code.
