@@ -6,7 +6,7 @@ use super::namespace::{Behaviour, Namespace, Registry};
 use super::server::{self, Server, StartError};
 use super::{CountFuture, EmitError, local};
 use crate::proto::Prepared;
-use crate::settings::Settings;
+use crate::settings::{Settings, SettingsError};
 use crate::shard::Shard;
 use crate::shard::mail::Target;
 use crate::worker::admission::Admission;
@@ -37,7 +37,8 @@ use tokio::sync::oneshot;
 pub struct Io(Arc<Inner>);
 
 struct Inner {
-    settings: Arc<Settings>,
+    /// Replaced by a reload. Workers have their own copies.
+    settings: Mutex<Arc<Settings>>,
     registry: Mutex<Registry>,
     /// Rises with every change of the registry. Read for every event, written almost never.
     version: AtomicU64,
@@ -82,7 +83,7 @@ impl Io {
     /// A server with these settings. They are checked when it listens.
     pub fn with_settings(settings: Settings) -> Io {
         let io = Io(Arc::new(Inner {
-            settings: Arc::new(settings),
+            settings: Mutex::new(Arc::new(settings)),
             registry: Mutex::default(),
             version: AtomicU64::new(0),
             running: OnceLock::new(),
@@ -91,9 +92,39 @@ impl Io {
         io
     }
 
-    /// What it was told to be.
-    pub fn settings(&self) -> &Settings {
-        &self.0.settings
+    /// The settings in effect.
+    pub fn settings(&self) -> Arc<Settings> {
+        Arc::clone(&self.0.settings.lock().expect("nothing panics while it holds this lock"))
+    }
+
+    /// Other settings for a server that runs, without touching a connection. Names the fields of [`Settings`] that need a
+    /// restart and were to change: those keep their values. They are what live sessions were told at their handshake
+    /// (`ping_interval`, `ping_timeout`, `payload_bytes_max`), where their requests go (`path`, `add_trailing_slash`,
+    /// `transports`), and what workers and packets are made with (`workers`, `fd_tables`, `io`, `pin`, `accept_queue`, `policy`).
+    ///
+    /// Limits and timeouts hold for what comes next: nobody leaves a room or loses a place because of a lower limit. A limit
+    /// on connections that comes late counts those who are there, but those of an address only from then on.
+    ///
+    /// # Errors
+    ///
+    /// [`SettingsError`] when one of them cannot be; then nothing changes.
+    pub fn reload(&self, settings: Settings) -> Result<Vec<&'static str>, SettingsError> {
+        settings.check()?;
+        let mut current = self.0.settings.lock().expect("nothing panics while it holds this lock");
+        let Some(running) = self.0.running.get() else {
+            *current = Arc::new(settings);
+            return Ok(Vec::new());
+        };
+        let (settings, kept) = current.reloaded(settings);
+        running.admission.set_limits(settings.connections_max, settings.connections_per_address_max);
+        *current = Arc::new(settings);
+        drop(current);
+        for shard in 0..running.mailboxes.len() as u16 {
+            let io = self.clone();
+            // The latest, if two reloads cross. A server that has closed needs none.
+            let _ = self.on_shard(shard, move |shard| shard.set_settings(io.settings()));
+        }
+        Ok(kept)
     }
 
     /// A namespace, made if it is not there yet. A missing leading slash is added.
@@ -240,10 +271,6 @@ impl Io {
     }
 
     // ---- for the other parts of the API
-
-    pub(crate) fn settings_shared(&self) -> &Arc<Settings> {
-        &self.0.settings
-    }
 
     pub(crate) fn set_running(&self, mailboxes: Arc<[Mailbox]>, admission: Arc<Admission>) -> bool {
         self.0.running.set(Running { mailboxes, admission }).is_ok()

@@ -112,7 +112,7 @@ pub(crate) fn start(io: &Io, address: impl ToSocketAddrs, routes: Routes) -> Res
             move |_: u16| Dispatch::new(io.clone(), shards)
         }
     };
-    start_app(io.settings_shared(), address, routes, Carries::SocketIo, dispatch, |mailboxes, admission| {
+    start_app(&io.settings(), address, routes, Carries::SocketIo, dispatch, |mailboxes, admission| {
         io.set_running(mailboxes, admission)
     })
 }

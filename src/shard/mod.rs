@@ -216,6 +216,11 @@ impl Shard {
         &self.settings
     }
 
+    /// From now on these hold. What a live session was told at its handshake is the same in them.
+    pub fn set_settings(&mut self, settings: Arc<Settings>) {
+        self.settings = settings;
+    }
+
     pub fn session(&self, key: Key<Session>) -> Option<&Session> {
         self.sessions.get(key)
     }
