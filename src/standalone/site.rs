@@ -6,14 +6,15 @@
 //! | `GET /api/stats`    | what the server holds and has done (stats.rs)                              |
 //! | `POST /api/publish` | `{"sockets":12}`; for a batch `{"sockets":[12,0]}` (publish.rs, guard.rs)  |
 //! | `GET /healthz`      | 200 as long as the process answers: a supervisor need not restart it       |
-//! | `GET /readyz`       | 200 while it takes clients, 503 while it closes: a balancer looks elsewhere |
+//! | `GET /readyz`       | 200 while it takes clients, 503 once it drains: a balancer looks elsewhere  |
 //! | `GET <path>/NAME`   | the official client (bundles.rs)                                           |
 //!
 //! Whatever is refused is refused with `{"error":"…"}`. HEAD is answered wherever GET is.
 
 use super::asset::Asset;
 use super::bundles::{Bundles, digest};
-use super::config::{Config, PublishKey};
+use super::clients::Permissions;
+use super::config::{Config, Limits};
 use super::guard;
 use super::publish::{self, Event, Publication, Refusal};
 use super::stats;
@@ -36,10 +37,10 @@ use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, RwLock};
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 const PAGE: &str = include_str!("page.html");
 /// Where the page looks for the endpoint.
@@ -49,45 +50,54 @@ const PAGE_ENDPOINT: &str = "/socket.io/?";
 pub struct Shared {
     pub io: Io,
     pub started: Instant,
-    pub namespaces: BTreeMap<String, Place>,
-    pub publish_key: Option<PublishKey>,
     pub bundles: Bundles,
     /// Whether the server takes nobody in any more.
     pub closing: AtomicBool,
-    /// Events of clients that were refused.
-    pub events_refused: Arc<AtomicU64>,
+    pub permissions: Arc<Permissions>,
+    /// How often the configuration was reread, and how often it stayed as it was because of a mistake.
+    pub reloads: AtomicU64,
+    pub reloads_failed: AtomicU64,
+    /// In effect; replaced by a reload.
+    config: RwLock<Arc<Config>>,
+    namespaces: BTreeMap<String, Namespace>,
     workers: AtomicUsize,
     workers_on_uring: AtomicUsize,
     path: String,
     page: Asset,
     page_policy: HeaderValue,
-    publish_bytes_max: usize,
-    publish_batch_max: usize,
-    request_timeout: Duration,
 }
 
 impl Shared {
-    pub fn new(config: &Config, io: &Io, bundles: Bundles) -> Shared {
+    pub fn new(config: Config, io: &Io, bundles: Bundles, permissions: Arc<Permissions>) -> Shared {
         let slash = if config.engine.add_trailing_slash { "/" } else { "" };
         let page = PAGE.replace(PAGE_ENDPOINT, &format!("{}{slash}?", config.server.path));
-        let place = |name: &str, join| Place { join, namespace: io.of(name) };
         Shared {
             io: io.clone(),
             started: Instant::now(),
-            namespaces: config.namespaces.iter().map(|(name, it)| (name.clone(), place(name, it.join))).collect(),
-            publish_key: config.server.publish_key.clone(),
+            namespaces: config.namespaces.keys().map(|name| (name.clone(), io.of(name))).collect(),
             bundles,
             closing: AtomicBool::new(false),
-            events_refused: Arc::default(),
+            permissions,
+            reloads: AtomicU64::new(0),
+            reloads_failed: AtomicU64::new(0),
             workers: AtomicUsize::new(0),
             workers_on_uring: AtomicUsize::new(0),
             path: config.server.path.clone(),
             page_policy: page_policy(&page),
             page: Asset::new(page.clone().into(), &digest(page.as_bytes()), "text/html; charset=utf-8", "no-cache"),
-            publish_bytes_max: config.limits.publish_bytes_max,
-            publish_batch_max: config.limits.publish_batch_max,
-            request_timeout: config.limits.request_timeout,
+            config: RwLock::new(Arc::new(config)),
         }
+    }
+
+    /// The configuration in effect.
+    pub fn config(&self) -> Arc<Config> {
+        Arc::clone(&self.config.read().expect("nothing panics while it holds this lock"))
+    }
+
+    /// From now on this one is in effect, for clients too.
+    pub fn set_config(&self, config: Config) {
+        self.permissions.grant(&config, &self.io);
+        *self.config.write().expect("nothing panics while it holds this lock") = Arc::new(config);
     }
 
     /// How many workers there are; known once the server listens.
@@ -104,13 +114,6 @@ impl Shared {
         self.workers.store(workers, Ordering::Relaxed);
         self.workers_on_uring.store(on_uring, Ordering::Relaxed);
     }
-}
-
-/// A namespace that the configuration has.
-pub struct Place {
-    /// Whether clients may join rooms there.
-    pub join: bool,
-    namespace: Namespace,
 }
 
 /// The routes as a `tower` service.
@@ -183,9 +186,11 @@ impl Shared {
     // ---- publishing
 
     async fn publish(&self, request: Request<Incoming>) -> Result<Answer, Refusal> {
-        guard::check(self.publish_key.as_ref(), request.headers())?;
-        let body = self.body(request).await?;
-        let Publication { events, is_batch } = publish::read(&body, self.publish_batch_max, self.namespaces.keys())?;
+        let config = self.config();
+        guard::check(config.server.publish_key.as_ref(), request.headers())?;
+        let body = body(request, &config.limits).await?;
+        let batch_max = config.limits.publish_batch_max;
+        let Publication { events, is_batch } = publish::read(&body, batch_max, self.namespaces.keys())?;
         // All are on their way, in their order, before the first count is awaited.
         let counts: Vec<_> = events.iter().map(|event| self.emit(event)).collect();
         let mut sockets = Vec::with_capacity(counts.len());
@@ -199,24 +204,25 @@ impl Shared {
 
     /// The event has passed every check, so only a server that has closed refuses.
     fn emit(&self, event: &Event) -> Result<CountFuture, EmitError> {
-        let everyone = self.namespaces[&event.namespace].namespace.everyone();
+        let everyone = self.namespaces[&event.namespace].everyone();
         let target = everyone.to(&event.rooms).except(&event.except);
         let target = if event.volatile { target.volatile() } else { target };
         target.emit_and_count(&event.event, &event.args)
     }
+}
 
-    async fn body(&self, request: Request<Incoming>) -> Result<Bytes, Refusal> {
-        let too_large = Refusal::BodyTooLarge { bytes_max: self.publish_bytes_max };
-        let body = request.into_body();
-        if body.size_hint().lower() > self.publish_bytes_max as u64 {
-            return Err(too_large);
-        }
-        match tokio::time::timeout(self.request_timeout, Limited::new(body, self.publish_bytes_max).collect()).await {
-            Ok(Ok(body)) => Ok(body.to_bytes()),
-            Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large),
-            Ok(Err(_)) => Err(Refusal::BodyBroken),
-            Err(_) => Err(Refusal::BodyTooSlow),
-        }
+/// The whole body of a publisher.
+async fn body(request: Request<Incoming>, limits: &Limits) -> Result<Bytes, Refusal> {
+    let too_large = Refusal::BodyTooLarge { bytes_max: limits.publish_bytes_max };
+    let body = request.into_body();
+    if body.size_hint().lower() > limits.publish_bytes_max as u64 {
+        return Err(too_large);
+    }
+    match tokio::time::timeout(limits.request_timeout, Limited::new(body, limits.publish_bytes_max).collect()).await {
+        Ok(Ok(body)) => Ok(body.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large),
+        Ok(Err(_)) => Err(Refusal::BodyBroken),
+        Err(_) => Err(Refusal::BodyTooSlow),
     }
 }
 
