@@ -227,7 +227,69 @@ impl std::fmt::Display for SettingsError {
 
 impl std::error::Error for SettingsError {}
 
+/// Writes `Settings::reloaded` from a decision about each field. A field that is missing there does not compile.
+macro_rules! reloads {
+    (@live $field:ident, $running:expr, $kept:ident) => {
+        $field
+    };
+    (@restart $field:ident, $running:expr, $kept:ident) => {{
+        if $field != $running {
+            $kept.push(stringify!($field));
+        }
+        $running.clone()
+    }};
+    ($($field:ident: $how:ident,)+) => {
+        /// What a server that runs with these settings makes of new ones, and the fields that need a restart: they keep
+        /// their values.
+        pub(crate) fn reloaded(&self, new: Settings) -> (Settings, Vec<&'static str>) {
+            let mut kept = Vec::new();
+            let Settings { $($field),+ } = new;
+            $(let $field = reloads!(@$how $field, self.$field, kept);)+
+            (Settings { $($field),+ }, kept)
+        }
+    };
+}
+
 impl Settings {
+    // A live session was told the heartbeat and the largest payload at its handshake, and its requests go to a path by a
+    // transport: those stay. So does
+    // what workers and listeners were made with, and what is decided where a packet is encoded. Everything else is read
+    // where it is applied.
+    reloads! {
+        path: restart,
+        add_trailing_slash: restart,
+        routes_under_path: live,
+        transports: restart,
+        allow_upgrades: live,
+        ping_interval: restart,
+        ping_timeout: restart,
+        upgrade_timeout: live,
+        connect_timeout: live,
+        payload_bytes_max: restart,
+        policy: restart,
+        outbox_bytes_max: live,
+        outbox_age_max: live,
+        outboxes_bytes_max: live,
+        send_buffer_bytes: restart,
+        unsent_bytes_max: restart,
+        tcp_user_timeout: restart,
+        lag_bytes_max: live,
+        namespaces_per_session_max: live,
+        rooms_per_socket_max: live,
+        cookie: live,
+        cors: live,
+        handshake_timeout: live,
+        request_timeout: live,
+        connections_max: live,
+        connections_per_address_max: live,
+        accept_queue: restart,
+        workers: restart,
+        fd_tables: restart,
+        io: restart,
+        pin: restart,
+        shutdown_grace: live,
+    }
+
     /// Looks at what one field alone, or two together, can get wrong.
     pub(crate) fn check(&self) -> Result<(), SettingsError> {
         let wildcard = |cors: &Cors| cors.credentials && cors.origins == Origins::Any;

@@ -15,8 +15,8 @@ use std::collections::HashMap;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
-use support::http::{WAIT_MAX, get, post};
-use support::websocket::{BINARY, Peer};
+use support::http::{Connection, WAIT_MAX, get, post};
+use support::websocket::{BINARY, CLOSE, Peer, TEXT};
 use support::{Running, block_on, settings};
 
 const POLLING: &str = "/socket.io/?EIO=4&transport=polling";
@@ -1132,6 +1132,115 @@ fn a_closed_server_tells_everyone_and_refuses_everything() {
     io.close(); // once more does nothing
 }
 
+/// Opens clients on both workers, some of them polling, until there are this many of both kinds.
+fn crowd(server: &Running, websockets: usize, pollers: usize) -> (Vec<Client>, Vec<String>) {
+    let polling = |_| {
+        let opened = get(server.address(), POLLING);
+        let target = format!("{POLLING}&sid={}", &opened.body[9..29]);
+        assert_eq!(post(server.address(), &target, "40").status, 200);
+        assert!(get(server.address(), &target).body.starts_with("40"));
+        target
+    };
+    ((0..websockets).map(|_| Client::connect(server)).collect(), (0..pollers).map(polling).collect())
+}
+
+/// What a client still gets until it is closed in order.
+fn rest(client: &mut Client) -> Vec<String> {
+    let mut rest = Vec::new();
+    loop {
+        match client.peer.frame() {
+            (TEXT, payload) => rest.push(String::from_utf8(payload).expect("text is UTF-8")),
+            other => {
+                assert_eq!(other, (CLOSE, Vec::new()));
+                return rest;
+            }
+        }
+    }
+}
+
+#[test]
+fn a_server_that_drains_lets_nobody_in_and_everybody_go() {
+    const WEBSOCKETS: usize = 60;
+    const POLLERS: usize = 10;
+    let io = Io::with_settings(Settings { shutdown_grace: WAIT_MAX, ..settings() });
+    let ends = ends_of(&io.of("/"));
+    let server = Running::io(&io);
+    let (mut clients, targets) = crowd(&server, WEBSOCKETS, POLLERS);
+    io.emit("queued", &()).expect("it runs");
+    io.drain(Duration::from_secs(3600)); // as few as these do not take so long
+    assert!(stats(&io).draining);
+
+    for (status, retry, end) in
+        [get(server.address(), POLLING), Connection::open(server.address()).upgrade("GET", WEBSOCKET, &[])].map(
+            |refused| {
+                assert!(refused.body.contains("Server is shutting down"), "{refused:?}");
+                let header = |name| refused.header(name).map(str::to_owned);
+                (refused.status, header("retry-after"), header("connection"))
+            },
+        )
+    {
+        assert_eq!((status, retry.as_deref(), end.as_deref()), (503, Some("1"), Some("close")));
+    }
+    let reached = block_on(io.emit_and_count("late", &()).expect("it runs")).expect("it runs");
+
+    let mut heard = 0;
+    for client in &mut clients {
+        let rest = rest(client);
+        assert!(rest == [r#"42["queued"]"#] || rest == [r#"42["queued"]"#, r#"42["late"]"#], "{rest:?}");
+        heard += rest.len() - 1;
+    }
+    for target in &targets {
+        let mut packets = Vec::new();
+        while packets.last().is_none_or(|last| last != "1") {
+            let polled = get(server.address(), target);
+            assert_eq!(polled.status, 200, "{polled:?}");
+            packets.extend(polled.body.split('\x1e').map(str::to_owned));
+        }
+        packets.retain(|packet| packet != "6" && packet != "1");
+        assert!(packets == [r#"42["queued"]"#] || packets == [r#"42["queued"]"#, r#"42["late"]"#], "{packets:?}");
+        heard += packets.len() - 1;
+    }
+    assert_eq!(heard, reached.sockets, "who was counted has heard it");
+    drop(clients);
+    let stats = server.into_server().wait();
+    assert_eq!((stats.let_go, stats.cut_off, stats.draining_left), ((WEBSOCKETS + POLLERS) as u64, 0, 0));
+    assert_eq!(stats.refused, 2);
+    let reasons: Vec<_> = ends.try_iter().map(|(_, reason)| reason).collect();
+    assert_eq!(reasons, [CloseReason::ServerShuttingDown; WEBSOCKETS + POLLERS]);
+    io.drain(WAIT_MAX); // once more does nothing
+}
+
+#[test]
+fn a_handler_may_drain_its_server_and_closing_ends_a_drain_at_once() {
+    let io = Io::with_settings(settings());
+    let handle = io.clone();
+    io.of("/").on_event("drain", move |_: Socket| handle.drain(Duration::from_secs(3600)));
+    let server = Running::io(&io);
+    let (mut clients, _) = crowd(&server, 300, 0);
+    clients[0].send(r#"42["drain"]"#);
+    let begun = wait_for_stats(&io, |stats| stats.let_go > 0);
+    assert!(begun.draining && begun.draining_left > 0, "{begun:?}");
+    io.close();
+    clients.iter_mut().for_each(|client| drop(rest(client)));
+    drop(clients);
+    assert_eq!(server.into_server().wait().let_go, 300);
+}
+
+#[test]
+fn who_does_not_read_is_cut_off_when_the_time_is_over() {
+    const OUTBOX_MAX: usize = 40 << 20;
+    let shutdown_grace = Duration::from_millis(100);
+    let io = Io::with_settings(Settings { shutdown_grace, outbox_bytes_max: OUTBOX_MAX, ..settings() });
+    let server = Running::io(&io);
+    let clients: Vec<_> = (0..3).map(|_| Client::connect(&server)).collect();
+    // More than the kernel takes for a client that does not read, and less than a slow client is closed for.
+    let large = "x".repeat(200_000);
+    (0..OUTBOX_MAX / large.len() - 1).for_each(|_| io.emit("large", &large).expect("it runs"));
+    io.drain(Duration::from_millis(1));
+    assert_eq!(server.into_server().wait().cut_off, 3);
+    drop(clients);
+}
+
 #[test]
 fn an_event_that_cannot_be_encoded_is_the_callers_error() {
     let io = Io::with_settings(settings());
@@ -1146,6 +1255,42 @@ fn an_event_that_cannot_be_encoded_is_the_callers_error() {
     assert!(matches!(socket.emit("map", &listed_keys), Err(EmitError::Encode(_))));
     socket.emit("error", &()).expect("not reserved");
     client.expect(r#"42["error"]"#);
+}
+
+#[test]
+fn settings_that_can_change_do_so_on_every_worker_and_the_others_are_named() {
+    let io = Io::with_settings(settings());
+    io.of("/").on_event("join", |socket: Socket, rooms: Vec<String>| socket.join(rooms).is_ok());
+    let server = Running::io(&io);
+    let mut clients = clients_on_both_workers(&server);
+    clients.iter_mut().for_each(|client| client.ask(r#"421["join",["a","b"]]"#, "431[true]"));
+
+    let kept = io.reload(Settings {
+        rooms_per_socket_max: 2,
+        connections_max: clients.len(),
+        ping_interval: Duration::from_secs(9),
+        path: "/elsewhere".into(),
+        workers: 5,
+        ..settings()
+    });
+    assert_eq!(kept, Ok(vec!["path", "ping_interval", "workers"]));
+    let now = io.settings();
+    assert_eq!((now.rooms_per_socket_max, &*now.path, now.workers), (2, "/socket.io", 2));
+    stats(&io); // so each worker has heard of it
+    for client in &mut clients {
+        client.ask(r#"422["join",["c"]]"#, "432[false]");
+        client.ask(r#"423["join",["a"]]"#, "433[true]");
+    }
+    assert_eq!(Connection::open(server.address()).response().status, 503, "those who are there count");
+
+    let bad = io.reload(Settings { rooms_per_socket_max: 0, ..settings() });
+    assert_eq!(bad.map_err(|error| error.option), Err("rooms_per_socket_max"));
+    clients[0].ask(r#"424["join",["c"]]"#, "434[false]");
+    assert_eq!(io.reload(settings()), Ok(Vec::new()));
+    stats(&io);
+    clients[0].ask(r#"425["join",["c"]]"#, "435[true]");
+    assert_eq!(get(server.address(), POLLING).status, 200);
+    assert_eq!(io.settings().ping_interval, settings().ping_interval);
 }
 
 #[test]

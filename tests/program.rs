@@ -389,7 +389,7 @@ fn a_log_filter_that_cannot_be_is_refused_and_one_that_can_overrides_the_level()
         let mut text = String::new();
         log.read_to_string(&mut text).unwrap();
         let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-        assert_eq!(lines.iter().any(|line| line["fields"]["message"] == "closing"), logs, "{text}");
+        assert_eq!(lines.iter().any(|line| line["fields"]["message"] == "draining"), logs, "{text}");
     }
 }
 
@@ -674,6 +674,10 @@ fn the_stats_have_what_the_page_reads() {
         "received",
         "bytes_out",
         "evicted",
+        "draining",
+        "draining_left",
+        "reloads",
+        "reloads_failed",
         "refused",
         "events_refused",
         "rss_bytes",
@@ -987,6 +991,12 @@ fn where_io_uring_is_forbidden_insisting_on_it_ends_with_2_and_a_way_out() {
 
 // ---- the end
 
+/// Whose descriptor table the workers may use here.
+#[cfg(target_os = "linux")]
+const TABLES: [&str; 2] = ["shared", "per-worker"];
+#[cfg(not(target_os = "linux"))]
+const TABLES: [&str; 1] = ["shared"];
+
 #[test]
 fn a_signal_closes_gracefully_and_clients_are_told() {
     for signal in ["TERM", "INT"] {
@@ -1001,7 +1011,9 @@ fn a_signal_closes_gracefully_and_clients_are_told() {
         let (code, said) = program.end();
         assert_eq!(code, Some(0));
         assert!(
-            said.starts_with("fanfare closed 1 client after ") && said.ends_with(" s and 1 deliveries\n"),
+            said.starts_with("fanfare let 1 client go in ")
+                && said.contains(" s, 0 of them cut off, after ")
+                && said.ends_with(" s and 1 deliveries\n"),
             "{said}"
         );
     }
@@ -1046,4 +1058,186 @@ fn a_second_signal_ends_at_once_with_its_number() {
         }
         assert_eq!(program.end(), (Some(code), String::new()));
     }
+}
+
+/// Clients that take some seconds to let go, at the slowest pace that there is.
+const CROWD: usize = 300;
+
+#[test]
+fn while_it_drains_it_is_not_ready_and_those_who_are_left_live_on() {
+    for tables in TABLES {
+        let program = Program::start(&["--drain-time", "1h", "--shutdown-grace", "20s", "--fd-tables", tables]);
+        let mut clients: Vec<_> = (0..CROWD).map(|_| WebSocket::connect(&program)).collect();
+        let mut pollers: Vec<_> = (0..10).map(|_| Client::connect(&program)).collect();
+        program.publish(json!({"event": "queued"}));
+        program.signal("TERM");
+        // The first to go tells that it has begun.
+        let begun = std::iter::repeat_with(|| program.stats()).find(|stats| stats["draining"] == true).unwrap();
+        assert!(begun["draining_left"].as_u64().unwrap() > 0, "{begun}");
+        assert_eq!((program.get("/readyz").status, program.get("/healthz").status), (503, 200));
+        let refused = program.get("/socket.io/?EIO=4&transport=polling");
+        assert_eq!(refused.status, 503);
+        assert_eq!(refused.json(), json!({"code": 4, "message": "Server is shutting down"}));
+        assert_eq!((refused.header("retry-after"), refused.header("connection")), (Some("1"), Some("close")));
+        let reached = program.publish(json!({"event": "late"})).json()["sockets"].as_u64().unwrap();
+        assert!(reached > 0, "some are left for {} ms", CROWD * 10);
+
+        let mut late = 0;
+        for client in &mut clients {
+            let heard: Vec<_> = std::iter::from_fn(|| client.next()).collect();
+            assert_eq!(heard[0], "42[\"queued\"]");
+            assert!(heard[1..].iter().all(|packet| packet == "42[\"late\"]"), "{heard:?}");
+            late += heard.len() - 1;
+        }
+        for client in &mut pollers {
+            let heard: Vec<_> = std::iter::from_fn(|| Some(client.next()).filter(|packet| packet != "1"))
+                .filter(|packet| packet != "6")
+                .collect();
+            assert_eq!(heard[0], "42[\"queued\"]");
+            assert!(heard[1..].iter().all(|packet| packet == "42[\"late\"]"), "{heard:?}");
+            late += heard.len() - 1;
+        }
+        assert_eq!(late as u64, reached);
+        drop(clients);
+        let (code, said) = program.end();
+        assert_eq!(code, Some(0));
+        assert!(said.starts_with(&format!("fanfare let {} clients go in ", CROWD + 10)), "{said}");
+        assert!(said.contains(" s, 0 of them cut off, "), "{said}");
+    }
+}
+
+#[test]
+fn a_second_signal_ends_a_drain_at_once() {
+    let mut program = Program::start(&["--drain-time", "1h", "--shutdown-grace", "1h"]);
+    let clients: Vec<_> = (0..CROWD).map(|_| WebSocket::connect(&program)).collect();
+    program.signal("TERM");
+    // What comes at once is taken for an echo of the first, so it is said until it is heard.
+    while program.child.try_wait().unwrap().is_none() {
+        program.signal("TERM");
+    }
+    assert_eq!(program.end(), (Some(143), String::new()));
+    drop(clients);
+}
+
+// ---- rereading the configuration
+
+/// A program with a file, whose log is read.
+struct Reloading {
+    program: Program,
+    file: PathBuf,
+    log: BufReader<std::process::ChildStderr>,
+}
+
+impl Reloading {
+    fn start(name: &str, text: &str, words: &[&str]) -> Reloading {
+        let file = scratch(name).join("fanfare.toml");
+        std::fs::write(&file, text).unwrap();
+        let mut command = command(&[&["serve", "--config", file.to_str().unwrap()], words].concat());
+        command.env("NO_COLOR", "1").stderr(Stdio::piped());
+        let mut program = Program::of(command);
+        let log = BufReader::new(program.child.stderr.take().unwrap());
+        Reloading { program, file, log }
+    }
+
+    /// Has the program reread its file with this text. Returns the log up to a line with `until`.
+    fn reread(&mut self, text: &str, until: &str) -> String {
+        std::fs::write(&self.file, text).unwrap();
+        self.program.signal("HUP");
+        let mut log = String::new();
+        while !log.contains(until) {
+            assert_ne!(self.log.read_line(&mut log).unwrap(), 0, "it ended: {log}");
+        }
+        log
+    }
+
+    fn reloads(&self) -> (u64, u64) {
+        let stats = self.program.stats();
+        (stats["reloads"].as_u64().unwrap(), stats["reloads_failed"].as_u64().unwrap())
+    }
+}
+
+#[test]
+fn what_can_change_changes_on_a_signal_and_no_connection_notices() {
+    for tables in TABLES {
+        let before = format!("[server]\npublish_key = \"{KEY}\"\n[limits]\nrooms_per_socket_max = 1\n");
+        let mut reloading = Reloading::start(&format!("reload-{tables}"), &before, &["--fd-tables", tables]);
+        let address = reloading.program.address;
+        let mut socket = WebSocket::connect(&reloading.program);
+        let mut client = Client::connect(&reloading.program);
+        assert_eq!(client.ask(json!(["join", "a"])), json!(["a"]));
+        assert!(client.ask(json!(["join", "b"]))["error"].as_str().unwrap().contains("rooms_per_socket_max, 1"));
+        assert!(client.ask(json!(["say", 1]))["error"].as_str().unwrap().contains("allows: none"));
+
+        let log = reloading.reread(
+            "[server]\npublish_key = \"another-key-of-the-tests\"\nworkers = 9\n[cors]\norigins = \"*\"\n\
+             [engine]\nping_interval = \"9s\"\n[limits]\nrooms_per_socket_max = 2\npublish_batch_max = 1\n\
+             [namespaces.\"/\"]\nclient_events = [\"say\"]\n[log]\nlevel = \"debug\"\n",
+            "need a restart",
+        );
+        let changed = [
+            "server.publish_key",
+            "cors.origins",
+            "limits.rooms_per_socket_max",
+            "limits.publish_batch_max",
+            r#"namespaces.\"/\".client_events"#,
+            "log.level",
+        ];
+        assert!(log.contains(&format!("changed=\"{}\"", changed.join(", "))), "{log}");
+        // FANFARE_WORKERS is stronger than the file, as at the start.
+        assert!(log.contains("engine.ping_interval: need a restart; keep their values"), "{log}");
+        assert!(!log.contains(KEY) && !log.contains("another-key"), "{log}");
+        assert_eq!(reloading.reloads(), (1, 0));
+
+        let publish = |key: &str, body: Value| {
+            let bearer = format!("Bearer {key}");
+            let headers = [("Authorization", &*bearer)];
+            Line::open(address).request("POST", "/api/publish", &headers, &body.to_string())
+        };
+        assert_eq!(publish(KEY, json!({"event": "hello"})).status, 401);
+        assert_eq!(publish("another-key-of-the-tests", json!({"event": "hello"})).json(), json!({"sockets": 2}));
+        assert_eq!(publish("another-key-of-the-tests", json!([{"event": "a"}, {"event": "b"}])).status, 413);
+        assert_eq!(socket.next().as_deref(), Some("42[\"hello\"]"));
+        assert_eq!(client.event(), json!(["hello"]));
+        assert_eq!(client.ask(json!(["join", "b"])), json!(["a", "b"]));
+        assert_eq!(client.ask(json!(["say", 1])), json!({"sockets": 1}));
+        assert_eq!(socket.next().as_deref(), Some("42[\"say\",1]"));
+        let opened = reloading.program.get("/socket.io/?EIO=4&transport=polling");
+        assert_eq!(opened.header("access-control-allow-origin"), Some("*"));
+        assert!(opened.text().contains("\"pingInterval\":25000"), "{}", opened.text());
+        assert!(client.ask(json!(["nothing"]))["error"].as_str().unwrap().contains("allows: \"say\""));
+
+        // And back: what had been allowed is refused, and the log is quiet again.
+        let log = reloading.reread(&before, "reread");
+        assert!(log.contains("a client's event is refused"), "debug was on: {log}");
+        assert!(client.ask(json!(["say", 1]))["error"].as_str().unwrap().contains("allows: none"));
+        assert_eq!(publish(KEY, json!({"event": "hello"})).json(), json!({"sockets": 2}));
+        let log = reloading.reread(&before, "reread");
+        assert!(!log.contains("a client's event is refused"), "{log}");
+        assert_eq!(reloading.reloads(), (3, 0));
+    }
+}
+
+#[test]
+fn a_file_with_a_mistake_changes_nothing_and_says_why() {
+    let mut reloading = Reloading::start("reload-bad", "cors.origins = \"*\"", &[]);
+    let program = |reloading: &Reloading| reloading.program.get("/socket.io/?EIO=4&transport=polling");
+    for (text, why) in [
+        ("limits.rooms_per_socket_max = 0", "limits.rooms_per_socket_max ("),
+        ("server.lisen = 1", "did you mean server.listen?"),
+        ("[server", "not valid TOML"),
+    ] {
+        let log = reloading.reread(text, why);
+        assert!(log.contains("the configuration stays as it was: 1 problem in the configuration:\n"), "{log}");
+        assert_eq!(program(&reloading).header("access-control-allow-origin"), Some("*"), "{text}");
+    }
+    std::fs::remove_file(&reloading.file).unwrap();
+    reloading.program.signal("HUP");
+    let mut log = String::new();
+    while !log.contains("cannot read") {
+        assert_ne!(reloading.log.read_line(&mut log).unwrap(), 0, "it ended: {log}");
+    }
+    assert_eq!(reloading.reloads(), (0, 4));
+    assert_eq!(reloading.reread("", "reread").matches("need a restart").count(), 0);
+    assert_eq!(program(&reloading).header("access-control-allow-origin"), None);
+    assert_eq!(reloading.reloads(), (1, 4));
 }

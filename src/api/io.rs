@@ -6,18 +6,19 @@ use super::namespace::{Behaviour, Namespace, Registry};
 use super::server::{self, Server, StartError};
 use super::{CountFuture, EmitError, local};
 use crate::proto::Prepared;
-use crate::settings::Settings;
+use crate::settings::{Settings, SettingsError};
 use crate::shard::Shard;
 use crate::shard::mail::Target;
 use crate::worker::admission::Admission;
 use crate::worker::here;
-use crate::worker::mailbox::Mailbox;
+use crate::worker::mailbox::{Mailbox, Post};
 use serde::Serialize;
 use std::collections::HashMap;
 use std::net::ToSocketAddrs;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Duration;
 use tokio::sync::oneshot;
 
 /// A Socket.IO server (`io` in Socket.IO's examples). Cheap to clone, usable from any thread or runtime.
@@ -36,7 +37,8 @@ use tokio::sync::oneshot;
 pub struct Io(Arc<Inner>);
 
 struct Inner {
-    settings: Arc<Settings>,
+    /// Replaced by a reload. Workers have their own copies.
+    settings: Mutex<Arc<Settings>>,
     registry: Mutex<Registry>,
     /// Rises with every change of the registry. Read for every event, written almost never.
     version: AtomicU64,
@@ -81,7 +83,7 @@ impl Io {
     /// A server with these settings. They are checked when it listens.
     pub fn with_settings(settings: Settings) -> Io {
         let io = Io(Arc::new(Inner {
-            settings: Arc::new(settings),
+            settings: Mutex::new(Arc::new(settings)),
             registry: Mutex::default(),
             version: AtomicU64::new(0),
             running: OnceLock::new(),
@@ -90,9 +92,39 @@ impl Io {
         io
     }
 
-    /// What it was told to be.
-    pub fn settings(&self) -> &Settings {
-        &self.0.settings
+    /// The settings in effect.
+    pub fn settings(&self) -> Arc<Settings> {
+        Arc::clone(&self.0.settings.lock().expect("nothing panics while it holds this lock"))
+    }
+
+    /// Other settings for a server that runs, without touching a connection. Names the fields of [`Settings`] that need a
+    /// restart and were to change: those keep their values. They are what live sessions were told at their handshake
+    /// (`ping_interval`, `ping_timeout`, `payload_bytes_max`), where their requests go (`path`, `add_trailing_slash`,
+    /// `transports`), and what workers and packets are made with (`workers`, `fd_tables`, `io`, `pin`, `accept_queue`, `policy`).
+    ///
+    /// Limits and timeouts hold for what comes next: nobody leaves a room or loses a place because of a lower limit. A limit
+    /// on connections that comes late counts those who are there, but those of an address only from then on.
+    ///
+    /// # Errors
+    ///
+    /// [`SettingsError`] when one of them cannot be; then nothing changes.
+    pub fn reload(&self, settings: Settings) -> Result<Vec<&'static str>, SettingsError> {
+        settings.check()?;
+        let mut current = self.0.settings.lock().expect("nothing panics while it holds this lock");
+        let Some(running) = self.0.running.get() else {
+            *current = Arc::new(settings);
+            return Ok(Vec::new());
+        };
+        let (settings, kept) = current.reloaded(settings);
+        running.admission.set_limits(settings.connections_max, settings.connections_per_address_max);
+        *current = Arc::new(settings);
+        drop(current);
+        for shard in 0..running.mailboxes.len() as u16 {
+            let io = self.clone();
+            // The latest, if two reloads cross. A server that has closed needs none.
+            let _ = self.on_shard(shard, move |shard| shard.set_settings(io.settings()));
+        }
+        Ok(kept)
     }
 
     /// A namespace, made if it is not there yet. A missing leading slash is added.
@@ -183,10 +215,39 @@ impl Io {
 
     /// Closes the server: takes nobody in, closes every socket (`server shutting down`) and session, and ends the
     /// workers once what was queued has left, or after [`shutdown_grace`](Settings::shutdown_grace). Returns at once.
+    ///
+    /// All clients are gone in the same moment, and are back in the same moment. See [`drain`](Self::drain).
     pub fn close(&self) {
-        if let Some(running) = self.0.running.get() {
-            crate::worker::server::shut_down(&running.mailboxes);
+        self.tell_workers(|| Post::ShutDown);
+    }
+
+    /// Lets the clients go one after another, evenly over this time, and then closes: for a deploy that nobody notices.
+    /// Returns at once; [`Server::wait`] waits for the end.
+    ///
+    /// From now on nobody is let in (503), while the server still listens: clients with long-polling need their next
+    /// request, and a load balancer wants to see that this node is going. Who has not been let go yet lives on as before.
+    /// What is queued for a client is sent before it is closed (`server shutting down`); a client with long-polling hears
+    /// of it with its poll, or with the next one. Which client goes when does not depend on how long it has been here.
+    ///
+    /// Few clients do not take the whole time: at least a hundred are let go in a second. And it is over at the latest
+    /// [`shutdown_grace`](Settings::shutdown_grace) after this time, with whoever is left. Called again, it begins anew with
+    /// those who are left; [`close`](Self::close) ends it at once, and so does a time of zero.
+    pub fn drain(&self, over: Duration) {
+        if over.is_zero() {
+            return self.close();
         }
+        self.tell_workers(move || Post::Drain(over));
+    }
+
+    /// Tells all workers, after what this thread has asked for before. A server that has ended needs no telling.
+    fn tell_workers(&self, post: impl Fn() -> Post + Send + 'static) {
+        let (Some(running), Ok(home)) = (self.0.running.get(), self.home()) else { return };
+        let mailboxes = Arc::clone(&running.mailboxes);
+        let tell = move || (0..mailboxes.len() as u16).for_each(|worker| _ = here::post(&mailboxes, worker, post()));
+        if self.shard_number().is_some() {
+            return tell();
+        }
+        let _ = here::call_on(&running.mailboxes, home, tell);
     }
 
     /// Counts what the server holds and has done.
@@ -196,12 +257,7 @@ impl Io {
     /// [`EmitError::Closed`] before it listens and after it has closed.
     pub async fn stats(&self) -> Result<super::Stats, EmitError> {
         let running = self.0.running.get().ok_or(EmitError::Closed)?;
-        let mut stats = super::Stats {
-            connections_refused: running.admission.refused(),
-            connections_lost: running.admission.lost(),
-            accept_failures: running.admission.accept_failures(),
-            ..Default::default()
-        };
+        let mut stats = super::Stats::of_process(&running.admission);
         let mut answers = Vec::new();
         for shard in 0..running.mailboxes.len() as u16 {
             let (sender, receiver) = oneshot::channel();
@@ -215,10 +271,6 @@ impl Io {
     }
 
     // ---- for the other parts of the API
-
-    pub(crate) fn settings_shared(&self) -> &Arc<Settings> {
-        &self.0.settings
-    }
 
     pub(crate) fn set_running(&self, mailboxes: Arc<[Mailbox]>, admission: Arc<Admission>) -> bool {
         self.0.running.set(Running { mailboxes, admission }).is_ok()

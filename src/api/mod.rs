@@ -19,6 +19,7 @@ pub use broadcast::Rooms;
 use crate::error::CloseReason;
 use crate::shard::Census;
 pub use crate::shard::mail::Counts;
+use crate::worker::admission::Admission;
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -95,6 +96,14 @@ pub struct Stats {
     pub volatile_dropped: u64,
     /// Sessions closed because their backlog went over `outbox_bytes_max`.
     pub evicted: u64,
+    /// Whether it lets its clients go; see [`Io::drain`](crate::Io::drain). So it does when it closes.
+    pub draining: bool,
+    /// While it does, the sessions that are still to be let go.
+    pub draining_left: u64,
+    /// Sessions closed because the server ends.
+    pub let_go: u64,
+    /// Clients that were still owed something when the time for their end was over.
+    pub cut_off: u64,
     /// Requests refused by the protocol's rules.
     pub refused: u64,
     /// Connections over the limits on connections.
@@ -115,7 +124,17 @@ pub struct Stats {
 }
 
 impl Stats {
-    fn add(&mut self, census: Census) {
+    /// What is counted for the whole process, before the workers' shares are added.
+    pub(crate) fn of_process(admission: &Admission) -> Stats {
+        Stats {
+            connections_refused: admission.refused(),
+            connections_lost: admission.lost(),
+            accept_failures: admission.accept_failures(),
+            ..Stats::default()
+        }
+    }
+
+    pub(crate) fn add(&mut self, census: Census) {
         let counters = census.counters;
         self.polling += census.polling;
         self.websocket += census.websocket;
@@ -137,6 +156,10 @@ impl Stats {
         self.bytes_in += counters.bytes_in;
         self.volatile_dropped += counters.volatile_dropped;
         self.evicted += counters.evicted;
+        self.draining |= census.draining.is_some();
+        self.draining_left += census.draining.unwrap_or(0);
+        self.let_go += counters.let_go;
+        self.cut_off += counters.cut_off;
         self.refused += counters.refused;
         self.protocol_errors += counters.protocol_errors;
         self.arguments_refused += counters.arguments_refused;

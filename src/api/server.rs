@@ -1,5 +1,6 @@
 //! Server: a running server, and why one did not start.
 
+use super::Stats;
 use super::io::Io;
 use super::local::Dispatch;
 use crate::settings::{Settings, SettingsError};
@@ -23,6 +24,7 @@ pub struct Server {
     address: SocketAddr,
     workers: Workers,
     mailboxes: Arc<[Mailbox]>,
+    admission: Arc<Admission>,
 }
 
 impl Server {
@@ -41,15 +43,18 @@ impl Server {
         self.workers.on_uring
     }
 
-    /// Waits until the server has closed. Blocks the thread.
-    pub fn wait(self) {
-        self.workers.join();
+    /// Waits until the server has closed, and tells what it has done. Blocks the thread.
+    pub fn wait(self) -> Stats {
+        let ends = self.workers.join();
+        let mut stats = Stats::of_process(&self.admission);
+        ends.into_iter().for_each(|census| stats.add(census));
+        stats
     }
 
     /// Closes the server, as [`Io::close`] does, and waits for the end. Blocks the thread.
-    pub fn close(self) {
+    pub fn close(self) -> Stats {
         server::shut_down(&self.mailboxes);
-        self.workers.join();
+        self.wait()
     }
 }
 
@@ -107,7 +112,7 @@ pub(crate) fn start(io: &Io, address: impl ToSocketAddrs, routes: Routes) -> Res
             move |_: u16| Dispatch::new(io.clone(), shards)
         }
     };
-    start_app(io.settings_shared(), address, routes, Carries::SocketIo, dispatch, |mailboxes, admission| {
+    start_app(&io.settings(), address, routes, Carries::SocketIo, dispatch, |mailboxes, admission| {
         io.set_running(mailboxes, admission)
     })
 }
@@ -139,7 +144,7 @@ pub(crate) fn start_app<A: App + 'static, F: Fn(u16) -> A + Send + Clone + 'stat
         Failure::Resources(error) => StartError::Resources(error),
         Failure::Uring(error) => StartError::Uring(error),
     })?;
-    Ok(Server { address, workers, mailboxes })
+    Ok(Server { address, workers, mailboxes, admission })
 }
 
 /// 404 for everything.

@@ -110,6 +110,11 @@ impl<T> Arena<T> {
         self.len
     }
 
+    /// Every slot that has a value is below this one.
+    pub fn slots(&self) -> usize {
+        self.pages.len() * PAGE
+    }
+
     pub fn is_full(&self) -> bool {
         self.len >= SLOTS_MAX as usize
     }

@@ -167,6 +167,11 @@ impl Shard {
         let session = self.sessions.get(key).expect("just found");
         let upgraded = matches!(session.transport, Transport::WebSocket { .. });
         match request {
+            // As over a WebSocket that closes, it is heard by nobody. A refusal would have the client give up before the
+            // poll that takes what is queued.
+            Request::Push(_) if self.draining && matches!(session.state, State::Lingering { .. }) => {
+                self.answers.push((exchange, Reply::Done));
+            }
             // What a client says after its end is lost; so it is told that there is nobody.
             Request::Push(_) | Request::PushBinary if session.state != State::Open => {
                 self.counters.refused += 1;
@@ -412,7 +417,8 @@ impl Shard {
     }
 
     pub(super) fn farewell_due(&mut self, key: Key<Conn>) {
-        if self.conns.get(key).is_some() {
+        if let Some(conn) = self.conns.get(key) {
+            self.counters.cut_off += u64::from(conn.is_owed());
             self.end(key);
         }
     }
@@ -635,6 +641,7 @@ impl Shard {
         let transport = session.transport;
         let upgrade = session.upgrade.take();
         self.counters.closed += 1;
+        self.counters.let_go += u64::from(reason == CloseReason::ServerShuttingDown);
         for slot in std::mem::take(&mut session.sockets) {
             let socket = self.sockets.key_at(slot).expect("a session lists its live sockets");
             self.begin_disconnect(socket, reason);
@@ -688,6 +695,8 @@ impl Shard {
     fn linger(&mut self, key: Key<Session>, reason: CloseReason) {
         let last = match reason {
             CloseReason::ForcedClose => LastWord::NoopAndClose,
+            // A server that drains has time to be asked; one that closes at once has not.
+            CloseReason::ServerShuttingDown if self.drain.is_some() => LastWord::NoopAndClose,
             CloseReason::TransportClose => LastWord::Noop,
             _ => return self.buried_sessions.push(key),
         };
@@ -698,7 +707,9 @@ impl Shard {
             HeartbeatState::Resting => session.heartbeat.due + millis(self.settings.ping_timeout),
             HeartbeatState::AwaitingPong | HeartbeatState::Extended => session.heartbeat.due,
         };
-        self.wheel.schedule(heard_until.min(self.now + LINGER_MS), Timer::Linger(key));
+        // And nobody else waits for one that does not come to hear that the server ends.
+        let patience = if self.draining { millis(self.settings.shutdown_grace).min(LINGER_MS) } else { LINGER_MS };
+        self.wheel.schedule(heard_until.min(self.now + patience), Timer::Linger(key));
     }
 
     pub(super) fn linger_due(&mut self, key: Key<Session>) {

@@ -15,6 +15,7 @@
 pub mod arena;
 mod broadcast;
 pub mod chains;
+mod drain;
 pub mod drive;
 mod engine;
 mod lag;
@@ -38,6 +39,7 @@ use crate::error::CloseReason;
 use crate::settings::Settings;
 use arena::{Arena, Key};
 use chains::Chains;
+use drain::Drain;
 use lag::Lag;
 use lanes::Lanes;
 use mail::{Count, Counts, Ending, Event, Exchange, Mail, Reply};
@@ -71,7 +73,10 @@ pub struct Shard {
     expired: Vec<Timer>,
     /// Number of the last broadcast; see `Socket::stamp`.
     stamp: u64,
+    /// Whether nobody is let in any more.
     draining: bool,
+    /// How those who are there are let go.
+    drain: Option<Drain>,
 
     /// Sessions that have something to write.
     lanes: Lanes<Key<Session>>,
@@ -116,6 +121,8 @@ enum Timer {
     Ack(Key<Socket>, u32),
     /// A backlog may have waited for too long.
     Age(Key<Session>),
+    /// More clients are to be let go.
+    Drain,
 }
 
 /// Totals since the start. Plain numbers: only this shard's thread touches them.
@@ -157,6 +164,10 @@ pub struct Counters {
     pub conflated: u64,
     /// Packets whose policy is to be dropped before they are queued, if there is no room. They are not `queued`.
     pub turned_away: u64,
+    /// Sessions closed because the server ends.
+    pub let_go: u64,
+    /// Clients that were still owed something when the time for their end was over.
+    pub cut_off: u64,
     /// Requests and packets that broke a rule.
     pub protocol_errors: u64,
     /// Joins of sockets that were already in `rooms_per_socket_max` rooms.
@@ -186,6 +197,8 @@ pub struct Census {
     pub namespaces: Vec<(Box<str>, usize)>,
     /// Bytes of broadcasts that have not been offered to all of their receivers.
     pub lag_bytes: usize,
+    /// While the server drains, the sessions that are still to be let go.
+    pub draining: Option<u64>,
     pub counters: Counters,
 }
 
@@ -209,6 +222,7 @@ impl Shard {
             expired: Vec::new(),
             stamp: 0,
             draining: false,
+            drain: None,
             lanes: Lanes::default(),
             lag: Lag::default(),
             held: VecDeque::new(),
@@ -230,6 +244,11 @@ impl Shard {
 
     pub fn settings(&self) -> &Arc<Settings> {
         &self.settings
+    }
+
+    /// From now on these hold. What a live session was told at its handshake is the same in them.
+    pub fn set_settings(&mut self, settings: Arc<Settings>) {
+        self.settings = settings;
     }
 
     pub fn session(&self, key: Key<Session>) -> Option<&Session> {
@@ -261,6 +280,7 @@ impl Shard {
             rooms: namespaces().map(Namespace::room_count).sum(),
             namespaces: namespaces().map(|it| (it.name.clone(), it.connected.len())).collect(),
             lag_bytes: self.lag.bytes(),
+            draining: self.draining(),
             counters: self.counters,
         }
     }
@@ -291,6 +311,7 @@ impl Shard {
                 Timer::Farewell(conn) => self.farewell_due(conn),
                 Timer::Ack(socket, ack_id) => self.ack_timed_out(socket, ack_id),
                 Timer::Age(session) => self.age_due(session),
+                Timer::Drain => self.drain_due(),
             }
         }
         self.expired = expired;
@@ -345,9 +366,16 @@ impl Shard {
     /// that are there; a session that is between two polls hears nothing, as with the reference.
     pub fn shut_down(&mut self) {
         self.draining = true;
+        self.drain = None;
         for key in self.sessions.keys() {
             self.close(key, CloseReason::ServerShuttingDown);
         }
+    }
+
+    /// The time is over: whoever is still owed something is not waited for. To be called before the shard is dropped.
+    pub fn cut_off(&mut self) {
+        let conns = self.conns.iter().filter(|(_, conn)| conn.is_owed()).count();
+        self.counters.cut_off += (self.sessions.len() + conns) as u64;
     }
 
     /// What must be true between turns, because of our own code.

@@ -112,6 +112,11 @@ impl Conn {
     pub fn new(role: Role) -> Conn {
         Conn { role, decoder: Default::default(), spill: Box::default(), deaf: false, ended: false, evicted: false }
     }
+
+    /// Whether its session is gone, and something that the session was sent has not left yet.
+    pub fn is_owed(&self) -> bool {
+        matches!(&self.role, Role::Leaving(Some(left)) if !left.is_empty())
+    }
 }
 
 pub enum Role {

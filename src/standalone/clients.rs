@@ -2,6 +2,9 @@
 //!
 //! Every answer is a value that a page can show: what was asked for, or `{"error": "…"}`.
 //!
+//! What they may do can change while the server runs ([`Permissions::grant`]). Handlers stay, and look at each event. They
+//! read single values, so that an event costs no lock and touches nothing that another core writes.
+//!
 //! Limits: `rooms_per_socket_max`, `room_bytes_max`; the size of an event is the transport's affair.
 
 use super::config::{Config, Namespace as Allowed};
@@ -10,14 +13,15 @@ use crate::Args;
 use crate::CountFuture;
 use crate::Io;
 use crate::JoinError;
+use crate::Namespace;
 use crate::Socket;
 use crate::args::{decode_event, encode_event};
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fmt;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 /// What is told to a client.
 #[derive(Serialize)]
@@ -41,7 +45,7 @@ enum Refusal<'r> {
     RoomTooLong { bytes: usize, bytes_max: usize },
     TooManyRooms { rooms_max: usize },
     NoRoom,
-    NotPublishable { event: &'r str, allowed: &'r BTreeSet<String> },
+    NotPublishable { event: &'r str, allowed: BTreeSet<String> },
     Gone,
 }
 
@@ -97,35 +101,87 @@ struct To {
     to: Names,
 }
 
+/// What the configuration in effect allows clients.
+pub struct Permissions {
+    limits: RoomLimits,
+    places: BTreeMap<String, Arc<Place>>,
+    /// Events of clients that were refused.
+    pub refused: AtomicU64,
+}
+
 /// Limits on what a client may join.
-#[derive(Clone, Copy)]
+#[derive(Default)]
 struct RoomLimits {
-    rooms_max: usize,
-    bytes_max: usize,
+    rooms_max: AtomicUsize,
+    bytes_max: AtomicUsize,
 }
 
-/// Makes the namespaces and says what clients may do there. Counts in `refused` what they may not.
-pub fn admit(config: &Config, io: &Io, refused: &Arc<AtomicU64>) {
-    let limits = RoomLimits { rooms_max: config.limits.rooms_per_socket_max, bytes_max: config.limits.room_bytes_max };
-    for (name, allowed) in &config.namespaces {
-        admit_to(name, allowed, limits, io, refused);
+/// What clients may do in one namespace.
+#[derive(Default)]
+struct Place {
+    join: AtomicBool,
+    /// Every event that has ever been allowed, and whether it is.
+    events: Mutex<BTreeMap<String, Arc<AtomicBool>>>,
+}
+
+impl Place {
+    fn not_publishable<'r>(&self, event: &'r str) -> Refusal<'r> {
+        let events = self.events.lock().expect("nothing panics while it holds this lock");
+        let allowed = events.iter().filter(|(_, is_allowed)| is_allowed.load(Ordering::Relaxed));
+        Refusal::NotPublishable { event, allowed: allowed.map(|(name, _)| name.clone()).collect() }
     }
 }
 
-fn admit_to(name: &str, allowed: &Allowed, limits: RoomLimits, io: &Io, refused: &Arc<AtomicU64>) {
-    let namespace = io.of(name);
-    let (may_join, counter) = (allowed.join, Arc::clone(refused));
-    for event in ["join", "leave"] {
-        let counter = Arc::clone(&counter);
-        namespace.on_event(event, move |socket: Socket, args: Args, ack: Ack| {
-            let rooms = change_rooms(&socket, event, &args, may_join, limits);
-            reply(ack, rooms.map(|()| Answer::Rooms(rooms_of(&socket))), &counter);
+impl Permissions {
+    /// Makes the namespaces of this configuration, and grants what it says.
+    pub fn new(config: &Config, io: &Io) -> Arc<Permissions> {
+        let permissions = Arc::new(Permissions {
+            limits: RoomLimits::default(),
+            places: config.namespaces.keys().map(|name| (name.clone(), Arc::default())).collect(),
+            refused: AtomicU64::new(0),
         });
+        permissions.places.iter().for_each(|(name, place)| permissions.handle_the_rest(&io.of(name), place));
+        permissions.grant(config, io);
+        permissions
     }
-    for event in &allowed.client_events {
-        let (event_name, counter) = (event.clone(), Arc::clone(&counter));
+
+    /// From now on clients may do what this configuration says, which has the same namespaces.
+    pub fn grant(self: &Arc<Self>, config: &Config, io: &Io) {
+        self.limits.rooms_max.store(config.limits.rooms_per_socket_max, Ordering::Relaxed);
+        self.limits.bytes_max.store(config.limits.room_bytes_max, Ordering::Relaxed);
+        for (name, allowed) in &config.namespaces {
+            self.grant_in(&io.of(name), allowed);
+        }
+    }
+
+    fn grant_in(self: &Arc<Self>, namespace: &Namespace, allowed: &Allowed) {
+        let place = &self.places[namespace.name()];
+        place.join.store(allowed.join, Ordering::Relaxed);
+        let mut events = place.events.lock().expect("nothing panics while it holds this lock");
+        for (name, is_allowed) in &*events {
+            is_allowed.store(allowed.client_events.contains(name), Ordering::Relaxed);
+        }
+        for name in &allowed.client_events {
+            if !events.contains_key(name) {
+                let is_allowed = Arc::new(AtomicBool::new(true));
+                self.handle(namespace, place, name, &is_allowed);
+                events.insert(name.clone(), is_allowed);
+            }
+        }
+    }
+
+    /// What clients publish.
+    fn handle(self: &Arc<Self>, namespace: &Namespace, place: &Arc<Place>, event: &str, is_allowed: &Arc<AtomicBool>) {
+        let (permissions, place, is_allowed) = (Arc::clone(self), Arc::clone(place), Arc::clone(is_allowed));
+        let name = event.to_owned();
         namespace.on_event(event, move |socket: Socket, args: Args, ack: Ack| {
-            let rest = pass_on(&socket, &event_name, &args, ack, &counter);
+            let rest = match is_allowed.load(Ordering::Relaxed) {
+                true => pass_on(&socket, &name, &args, ack, &permissions.refused),
+                false => {
+                    reply(ack, Err(place.not_publishable(&name)), &permissions.refused);
+                    None
+                }
+            };
             async move {
                 if let Some(rest) = rest {
                     tell_count(rest).await;
@@ -133,10 +189,22 @@ fn admit_to(name: &str, allowed: &Allowed, limits: RoomLimits, io: &Io, refused:
             }
         });
     }
-    let publishable = allowed.client_events.clone();
-    namespace.on_unhandled(move |_: Socket, event: &str, _: Args, ack: Ack| {
-        reply(ack, Err(Refusal::NotPublishable { event, allowed: &publishable }), &counter);
-    });
+
+    /// `join`, `leave`, and what nobody has ever allowed.
+    fn handle_the_rest(self: &Arc<Self>, namespace: &Namespace, place: &Arc<Place>) {
+        for event in ["join", "leave"] {
+            let (permissions, place) = (Arc::clone(self), Arc::clone(place));
+            namespace.on_event(event, move |socket: Socket, args: Args, ack: Ack| {
+                let may_join = place.join.load(Ordering::Relaxed);
+                let rooms = change_rooms(&socket, event, &args, may_join, &permissions.limits);
+                reply(ack, rooms.map(|()| Answer::Rooms(rooms_of(&socket))), &permissions.refused);
+            });
+        }
+        let (permissions, place) = (Arc::clone(self), Arc::clone(place));
+        namespace.on_unhandled(move |_: Socket, event: &str, _: Args, ack: Ack| {
+            reply(ack, Err(place.not_publishable(event)), &permissions.refused);
+        });
+    }
 }
 
 /// All of the rooms, or none and the reason.
@@ -145,7 +213,7 @@ fn change_rooms<'r>(
     event: &'r str,
     args: &Args,
     may_join: bool,
-    limits: RoomLimits,
+    limits: &RoomLimits,
 ) -> Result<(), Refusal<'r>> {
     if !may_join {
         return Err(Refusal::JoinIsOff { namespace: socket.namespace() });
@@ -157,19 +225,21 @@ fn change_rooms<'r>(
         socket.leave(rooms);
         return Ok(());
     }
-    if let Some(room) = rooms.iter().find(|room| room.len() > limits.bytes_max) {
-        return Err(Refusal::RoomTooLong { bytes: room.len(), bytes_max: limits.bytes_max });
+    let (rooms_max, bytes_max) = (limits.rooms_max.load(Ordering::Relaxed), limits.bytes_max.load(Ordering::Relaxed));
+    if let Some(room) = rooms.iter().find(|room| room.len() > bytes_max) {
+        return Err(Refusal::RoomTooLong { bytes: room.len(), bytes_max });
     }
     let now = rooms_of(socket);
     let joined: HashSet<&str> = now.iter().map(String::as_str).collect();
     let new: HashSet<&str> = rooms.iter().map(String::as_str).filter(|room| !joined.contains(room)).collect();
-    if joined.len() + new.len() > limits.rooms_max {
-        return Err(Refusal::TooManyRooms { rooms_max: limits.rooms_max });
+    if joined.len() + new.len() > rooms_max {
+        return Err(Refusal::TooManyRooms { rooms_max });
     }
     match socket.join(new.into_iter().collect::<Vec<_>>()) {
         Ok(()) => Ok(()),
         Err(JoinError::Closed) => Err(Refusal::Gone),
-        Err(JoinError::TooManyRooms) => unreachable!("counted above, on the socket's own thread"),
+        // Counted above. But a reload reaches the worker and this at different times.
+        Err(JoinError::TooManyRooms) => Err(Refusal::TooManyRooms { rooms_max }),
     }
 }
 
@@ -262,11 +332,11 @@ mod tests {
     fn a_refusal_tells_what_is_allowed() {
         let allowed = BTreeSet::from([String::from("say"), String::from("wave")]);
         assert_eq!(
-            Refusal::NotPublishable { event: "x", allowed: &allowed }.to_string(),
+            Refusal::NotPublishable { event: "x", allowed }.to_string(),
             r#"event "x" may not be published by clients; the configuration allows: "say", "wave""#
         );
         assert_eq!(
-            Refusal::NotPublishable { event: "x", allowed: &BTreeSet::new() }.to_string(),
+            Refusal::NotPublishable { event: "x", allowed: BTreeSet::new() }.to_string(),
             r#"event "x" may not be published by clients; the configuration allows: none"#
         );
     }

@@ -24,6 +24,7 @@ mod given;
 mod kind;
 mod nearest;
 mod options;
+mod reload;
 mod render;
 mod source;
 mod text;
@@ -37,6 +38,7 @@ pub use error::{ConfigError, ConfigErrors, Problem};
 pub use field::{FdTables, Level, LogFormat, Origins, PublishKey, SendPath, Transports};
 pub use flags::Flags;
 pub use options::{Cors, Engine, Limits, Log, Namespace, Server};
+pub use reload::Reloaded;
 pub use source::Source;
 pub use variables::environment;
 
@@ -69,6 +71,11 @@ impl Config {
     /// The publish key is shown as "***", and `load` refuses that: a printed configuration may end up anywhere.
     pub fn render(&self) -> String {
         render::render(self)
+    }
+
+    /// What a server that runs with this configuration makes of a new one.
+    pub fn reload(&self, new: &Config) -> Result<Reloaded, ConfigErrors> {
+        reload::reload(self, new)
     }
 
     /// Which source the value of `key` came from, such as `server.listen` or `namespaces."/".join`.
@@ -177,15 +184,9 @@ impl Loader {
         value
     }
 
-    /// The rules that need more than one option to judge.
     fn check_rules(&mut self, config: &Config) {
-        let exposed = !config.server.listen.ip().to_canonical().is_loopback();
-        if exposed && config.server.publish_key.is_none() {
-            let problem = Problem::ExposedWithoutKey { listen: config.server.listen };
-            self.refuse(config, ["server.listen", "server.publish_key"], problem);
-        }
-        if config.cors.credentials && config.cors.origins == Origins::Any {
-            self.refuse(config, ["cors.credentials", "cors.origins"], Problem::CredentialsForEveryone);
+        for (options, problem) in broken_rules(config) {
+            self.refuse(config, options, problem);
         }
     }
 
@@ -199,6 +200,20 @@ impl Loader {
         let source = config.source(options[0]).clone();
         self.errors.push(ConfigError { option: options[0].into(), source, problem });
     }
+}
+
+/// The rules that need more than one option to judge: those that are broken, with the options that they concern.
+fn broken_rules(config: &Config) -> Vec<([&'static str; 2], Problem)> {
+    let mut broken = Vec::new();
+    let exposed = !config.server.listen.ip().to_canonical().is_loopback();
+    if exposed && config.server.publish_key.is_none() {
+        let problem = Problem::ExposedWithoutKey { listen: config.server.listen };
+        broken.push((["server.listen", "server.publish_key"], problem));
+    }
+    if config.cors.credentials && config.cors.origins == Origins::Any {
+        broken.push((["cors.credentials", "cors.origins"], Problem::CredentialsForEveryone));
+    }
+    broken
 }
 
 #[cfg(test)]

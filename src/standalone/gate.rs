@@ -20,7 +20,6 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 pub struct Gate {
-    limits: Limits,
     inside: Mutex<Inside>,
     refused_busy: AtomicU64,
     refused_rate: AtomicU64,
@@ -37,6 +36,7 @@ pub struct Limits {
 
 /// What has been let in.
 struct Inside {
+    limits: Limits,
     events: usize,
     bytes: usize,
     /// When the rate will have paid for all that was let in.
@@ -52,14 +52,19 @@ pub struct Place {
 
 impl Gate {
     pub fn new(limits: Limits, now: Instant) -> Arc<Gate> {
-        let inside = Mutex::new(Inside { events: 0, bytes: 0, paid: now });
-        Arc::new(Gate { limits, inside, refused_busy: AtomicU64::new(0), refused_rate: AtomicU64::new(0) })
+        let inside = Mutex::new(Inside { limits, events: 0, bytes: 0, paid: now });
+        Arc::new(Gate { inside, refused_busy: AtomicU64::new(0), refused_rate: AtomicU64::new(0) })
+    }
+
+    /// From now on these hold, for who comes then.
+    pub fn set_limits(&self, limits: Limits) {
+        self.inside().limits = limits;
     }
 
     /// Room for a body, before it is read.
     pub fn enter(self: &Arc<Self>, bytes: usize) -> Result<Place, Refusal> {
         let mut inside = self.inside();
-        let bytes_max = self.limits.bytes_max;
+        let bytes_max = inside.limits.bytes_max;
         if inside.bytes > 0 && inside.bytes + bytes > bytes_max {
             let refusal = Refusal::BytesPending { bytes: inside.bytes, bytes_max };
             return Err(self.busy(refusal));
@@ -92,8 +97,8 @@ impl Gate {
 impl Place {
     /// Room for the body's events, once it is known how many they are. All of them are let in, or none.
     pub fn admit(&mut self, events: usize, now: Instant) -> Result<(), Refusal> {
-        let Limits { events_max, per_second_max, .. } = self.gate.limits;
         let mut inside = self.gate.inside();
+        let Limits { events_max, per_second_max, .. } = inside.limits;
         if inside.events > 0 && inside.events + events > events_max {
             let refusal = Refusal::EventsPending { events: inside.events, events_max };
             return Err(self.gate.busy(refusal));

@@ -36,15 +36,14 @@ pub type Key = Arc<str>;
 type Fingerprint = [u8; 32];
 
 pub struct Keys {
-    time: Duration,
-    keys_max: usize,
     remembered: Mutex<Remembered>,
     replayed: AtomicU64,
     forgotten: AtomicU64,
 }
 
-#[derive(Default)]
 struct Remembered {
+    time: Duration,
+    keys_max: usize,
     keys: HashMap<Key, Entry>,
     answered: VecDeque<(Instant, Key)>,
 }
@@ -96,17 +95,24 @@ pub fn key(headers: &HeaderMap) -> Result<Option<Key>, Refusal> {
 
 impl Keys {
     pub fn new(time: Duration, keys_max: usize) -> Arc<Keys> {
-        let remembered = Mutex::default();
-        Arc::new(Keys { time, keys_max, remembered, replayed: AtomicU64::new(0), forgotten: AtomicU64::new(0) })
+        let remembered = Remembered { time, keys_max, keys: HashMap::new(), answered: VecDeque::new() };
+        let remembered = Mutex::new(remembered);
+        Arc::new(Keys { remembered, replayed: AtomicU64::new(0), forgotten: AtomicU64::new(0) })
+    }
+
+    /// From now on these hold, also for what is remembered.
+    pub fn set_limits(&self, time: Duration, keys_max: usize) {
+        let mut remembered = self.remembered();
+        (remembered.time, remembered.keys_max) = (time, keys_max);
     }
 
     /// Looks whether this is a repeated request.
     pub fn begin(self: &Arc<Self>, key: Key, body: &[u8], now: Instant) -> Result<Begun, Refusal> {
         let body = Sha256::digest(body).into();
         let mut remembered = self.remembered();
-        remembered.forget_until(now.checked_sub(self.time));
+        remembered.forget_until(now);
         match remembered.keys.get(&key) {
-            Some(entry) if entry.body != body => Err(Refusal::AnotherBody { within: self.time }),
+            Some(entry) if entry.body != body => Err(Refusal::AnotherBody { within: remembered.time }),
             Some(Entry { answer: None, .. }) => Err(Refusal::UnderWay),
             Some(Entry { answer: Some(answer), .. }) => {
                 self.replayed.fetch_add(1, Ordering::Relaxed);
@@ -140,8 +146,9 @@ impl Keys {
 }
 
 impl Remembered {
-    /// Forgets what was answered by then.
-    fn forget_until(&mut self, then: Option<Instant>) {
+    /// Forgets what was answered too long ago.
+    fn forget_until(&mut self, now: Instant) {
+        let then = now.checked_sub(self.time);
         while let (Some(then), Some((answered, _))) = (then, self.answered.front())
             && *answered <= then
         {
@@ -163,8 +170,8 @@ impl Ticket {
         let mut remembered = keys.remembered();
         remembered.keys.get_mut(&key).expect("it is under way").answer = Some(answer);
         remembered.answered.push_back((now, key));
-        remembered.forget_until(now.checked_sub(keys.time));
-        if remembered.answered.len() > keys.keys_max {
+        remembered.forget_until(now);
+        while remembered.answered.len() > remembered.keys_max {
             remembered.forget_oldest();
             keys.forgotten.fetch_add(1, Ordering::Relaxed);
         }

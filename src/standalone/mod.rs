@@ -50,18 +50,23 @@ pub fn main() -> ExitCode {
             say(&config.render());
             ExitCode::SUCCESS
         }),
-        Some(Command::Serve(flags)) => with_config(&flags, |config| match serve::serve(config) {
+        Some(Command::Serve(flags)) => with_config(&flags, |config| match serve::serve(&flags, config) {
             Ok(code) => code,
             Err(problem) => refuse(&problem),
         }),
     }
 }
 
-fn with_config(flags: &Flags, run: impl FnOnce(&Config) -> ExitCode) -> ExitCode {
-    match config::load(flags, config::environment(), |path| std::fs::read_to_string(path)) {
-        Ok(config) => run(&config),
+fn with_config(flags: &Flags, run: impl FnOnce(Config) -> ExitCode) -> ExitCode {
+    match read_config(flags) {
+        Ok(config) => run(config),
         Err(errors) => refuse(&errors),
     }
+}
+
+/// From all sources, as they are now.
+fn read_config(flags: &Flags) -> Result<Config, ConfigErrors> {
+    config::load(flags, config::environment(), |path| std::fs::read_to_string(path))
 }
 
 /// What the operator has to change.

@@ -1,12 +1,14 @@
 //! Serve: the life of the server, from a configuration to an exit code.
 //!
 //! The main thread carries a small runtime that waits for signals and for the end; everything else happens on the
-//! library's workers. The first SIGTERM or Ctrl-C closes gracefully, one more ends at once.
+//! library's workers. The first SIGTERM or Ctrl-C drains the server, one more ends it at once. SIGHUP rereads the
+//! configuration. Where workers have descriptor tables of their own, all that the signals need is open before they part.
 
 use super::bundles::{self, Bundles};
-use super::config::{Config, FdTables, LogFormat, Origins, SendPath};
+use super::clients::Permissions;
+use super::config::{Config, FdTables, Flags, LogFormat, Origins, Reloaded, SendPath};
 use super::site::{Shared, Site};
-use super::{clients, say, stats};
+use super::{read_config, say, stats};
 use crate::Cors;
 use crate::Io;
 use crate::Server;
@@ -24,9 +26,6 @@ use std::time::{Duration, Instant};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 use tracing_subscriber::EnvFilter;
-
-/// How long the last count may take, before a server is closed that does not answer.
-const LAST_COUNT_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A signal so soon after the one before is the same request: `timeout`, `npm` and their like pass on to their child what
 /// the terminal or the group has already given it.
@@ -63,12 +62,12 @@ impl fmt::Display for Problem {
 }
 
 /// Runs the server until it has closed. The code is 0, or 128 and the number of the signal that cut it short.
-pub fn serve(config: &Config) -> Result<ExitCode, Problem> {
-    log_to_stderr(config)?;
+pub fn serve(flags: &Flags, config: Config) -> Result<ExitCode, Problem> {
+    let set_log_filter = log_to_stderr(&config)?;
     raise_descriptor_limit();
     let bundles = config.server.client_dir.as_deref().map(Bundles::read).transpose().map_err(Problem::Bundles)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Problem::Runtime)?;
-    runtime.block_on(run(config, bundles.unwrap_or_default()))
+    runtime.block_on(run(flags, config, bundles.unwrap_or_default(), set_log_filter))
 }
 
 /// Shells usually allow 1,024 descriptors where the system would allow many more, and a client takes one. Only the soft
@@ -80,47 +79,73 @@ fn raise_descriptor_limit() {
     }
 }
 
-async fn run(config: &Config, bundles: Bundles) -> Result<ExitCode, Problem> {
+async fn run(flags: &Flags, config: Config, bundles: Bundles, set_filter: SetFilter) -> Result<ExitCode, Problem> {
     let mut signals = Signals::listen().map_err(Problem::Runtime)?;
-    let io = Io::with_settings(settings(config, &bundles));
-    let shared = Arc::new(Shared::new(config, &io, bundles));
-    clients::admit(config, &io, &shared.events_refused);
-    let server = io.listen_with(config.server.listen, Site(Arc::clone(&shared))).map_err(Problem::Start)?;
+    let io = Io::with_settings(settings(&config, &bundles));
+    let permissions = Permissions::new(&config, &io);
+    let shared = Arc::new(Shared::new(config, &io, bundles, permissions));
+    let server = io.listen_with(shared.config().server.listen, Site(Arc::clone(&shared))).map_err(Problem::Start)?;
     shared.set_workers(server.workers(), server.workers_on_uring());
-    say(&announcement(config, &server, &shared.bundles));
+    say(&announcement(&shared.config(), &server, &shared.bundles));
     let begun = Instant::now();
     let mut ended = end_of(server);
-    tokio::select! {
-        _ = signals.next() => {}
-        _ = &mut ended => return Ok(broken()),
-    }
-    // From here on /readyz says so, on connections that are still open.
-    shared.closing.store(true, Ordering::Relaxed);
-    let stats = tokio::time::timeout(LAST_COUNT_TIMEOUT, io.stats()).await.ok().and_then(Result::ok);
-    tracing::info!("closing");
-    io.close();
-    let signalled = Instant::now();
+    let mut stopped: Option<Instant> = None;
     loop {
-        tokio::select! {
-            end = &mut ended => match end {
-                Ok(()) => break,
-                Err(_) => return Ok(broken()),
-            },
-            signal = signals.next() => if signalled.elapsed() > ECHO_WITHIN {
+        let asked = tokio::select! {
+            end = &mut ended => {
+                let (Ok(stats), Some(stopped)) = (end, stopped) else { return Ok(broken()) };
+                say(&farewell(begun.elapsed(), stopped.elapsed(), &stats));
+                return Ok(ExitCode::SUCCESS);
+            }
+            asked = signals.next() => asked,
+        };
+        match (asked, stopped) {
+            (Asked::Reload, _) => reload(flags, &shared, &set_filter),
+            (Asked::Stop(_), None) => {
+                stopped = Some(Instant::now());
+                // From here on /readyz says so.
+                shared.closing.store(true, Ordering::Relaxed);
+                let drain_time = shared.config().server.drain_time;
+                tracing::info!(?drain_time, "draining");
+                io.drain(drain_time);
+            }
+            (Asked::Stop(signal), Some(since)) if since.elapsed() > ECHO_WITHIN => {
                 return Ok(ExitCode::from(128 + signal));
-            },
+            }
+            (Asked::Stop(_), Some(_)) => {}
         }
     }
-    say(&farewell(begun.elapsed(), &stats.unwrap_or_default()));
-    Ok(ExitCode::SUCCESS)
+}
+
+/// Rereads the configuration. What can change does, on a server that goes on; a mistake changes nothing.
+fn reload(flags: &Flags, shared: &Shared, set_filter: &SetFilter) {
+    let refuse = |problem: &dyn fmt::Display| {
+        shared.reloads_failed.fetch_add(1, Ordering::Relaxed);
+        tracing::error!("the configuration stays as it was: {problem}");
+    };
+    let new = read_config(flags).and_then(|new| shared.config().reload(&new));
+    let Reloaded { config, changed, kept } = match new {
+        Ok(reloaded) => reloaded,
+        Err(errors) => return refuse(&errors),
+    };
+    match shared.io.reload(settings(&config, &shared.bundles)) {
+        Ok(kept) => debug_assert!(kept.is_empty(), "options.rs says that these can change: {kept:?}"),
+        Err(error) => return refuse(&error),
+    }
+    set_filter(log_filter(&config).expect("it was read at the start"));
+    shared.set_config(config);
+    shared.reloads.fetch_add(1, Ordering::Relaxed);
+    tracing::info!(changed = changed.join(", "), "the configuration was reread");
+    if !kept.is_empty() {
+        tracing::warn!("{}: need a restart; keep their values", kept.join(", "));
+    }
 }
 
 /// Waits for the server's end on a thread of its own. An error means that a worker panicked.
-fn end_of(server: Server) -> oneshot::Receiver<()> {
+fn end_of(server: Server) -> oneshot::Receiver<Stats> {
     let (sender, receiver) = oneshot::channel();
     std::thread::spawn(move || {
-        server.wait();
-        let _ = sender.send(());
+        let _ = sender.send(server.wait());
     });
     receiver
 }
@@ -131,24 +156,38 @@ fn broken() -> ExitCode {
     ExitCode::FAILURE
 }
 
-/// SIGTERM, from supervisors, and SIGINT, from Ctrl-C.
+/// SIGTERM, from supervisors; SIGINT, from Ctrl-C; SIGHUP, from operators.
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    hang_up: Signal,
+}
+
+/// What a signal asks for.
+#[derive(Clone, Copy)]
+enum Asked {
+    /// With the number of the signal.
+    Stop(u8),
+    Reload,
 }
 
 impl Signals {
     fn listen() -> std::io::Result<Signals> {
-        Ok(Signals { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+        Ok(Signals {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hang_up: signal(SignalKind::hangup())?,
+        })
     }
 
-    /// The number of the next signal.
-    async fn next(&mut self) -> u8 {
-        let kind = tokio::select! {
-            _ = self.terminate.recv() => SignalKind::terminate(),
-            _ = self.interrupt.recv() => SignalKind::interrupt(),
-        };
-        u8::try_from(kind.as_raw_value()).expect("signals have small numbers")
+    async fn next(&mut self) -> Asked {
+        let stop =
+            |kind: SignalKind| Asked::Stop(u8::try_from(kind.as_raw_value()).expect("signals have small numbers"));
+        tokio::select! {
+            _ = self.terminate.recv() => stop(SignalKind::terminate()),
+            _ = self.interrupt.recv() => stop(SignalKind::interrupt()),
+            _ = self.hang_up.recv() => Asked::Reload,
+        }
     }
 }
 
@@ -187,24 +226,44 @@ fn reachable(mut address: SocketAddr) -> SocketAddr {
     address
 }
 
-fn farewell(up: Duration, stats: &Stats) -> String {
-    let clients = stats.polling + stats.websocket;
-    let plural = if clients == 1 { "" } else { "s" };
-    format!("fanfare closed {clients} client{plural} after {} s and {} deliveries\n", up.as_secs(), stats.deliveries)
+fn farewell(up: Duration, closing: Duration, stats: &Stats) -> String {
+    let Stats { let_go, cut_off, deliveries, .. } = stats;
+    let plural = if *let_go == 1 { "" } else { "s" };
+    format!(
+        "fanfare let {let_go} client{plural} go in {:.1} s, {cut_off} of them cut off, after {} s and {deliveries} deliveries\n",
+        closing.as_secs_f64(),
+        up.as_secs()
+    )
 }
 
-fn log_to_stderr(config: &Config) -> Result<(), Problem> {
+// ---- log
+
+/// Gives the log another filter.
+type SetFilter = Box<dyn Fn(EnvFilter)>;
+
+fn log_filter(config: &Config) -> Result<EnvFilter, Problem> {
     let filter = match std::env::var("RUST_LOG") {
         Ok(filter) if !filter.is_empty() => EnvFilter::try_new(filter),
         _ => EnvFilter::try_new(config.log.level.as_str()),
     };
-    let filter = filter.map_err(|error| Problem::LogFilter(error.to_string()))?;
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    match config.log.format {
-        LogFormat::Text => lines.with_ansi(std::io::stderr().is_terminal()).init(),
-        LogFormat::Json => lines.json().init(),
+    filter.map_err(|error| Problem::LogFilter(error.to_string()))
+}
+
+fn log_to_stderr(config: &Config) -> Result<SetFilter, Problem> {
+    let lines = tracing_subscriber::fmt().with_env_filter(log_filter(config)?).with_writer(std::io::stderr);
+    // The two formats are two types.
+    macro_rules! start {
+        ($lines:expr) => {{
+            let lines = $lines.with_filter_reloading();
+            let handle = lines.reload_handle();
+            lines.init();
+            Box::new(move |filter| handle.reload(filter).expect("the log lasts as long as the program"))
+        }};
     }
-    Ok(())
+    Ok(match config.log.format {
+        LogFormat::Text => start!(lines.with_ansi(std::io::stderr().is_terminal())),
+        LogFormat::Json => start!(lines.json()),
+    })
 }
 
 // ---- settings
@@ -277,6 +336,30 @@ mod tests {
         let ours = settings(&Config::default(), &Bundles::default());
         let librarys = Settings { fd_tables: crate::FdTables::Auto, ..Settings::default() };
         assert_eq!(format!("{ours:#?}"), format!("{librarys:#?}"));
+    }
+
+    /// Options that can change reach settings that can: the two tables agree.
+    #[test]
+    fn what_a_reload_changes_in_the_program_can_change_in_the_library() {
+        let second = Duration::from_secs(1);
+        let mut changed = Config::default();
+        (changed.engine.upgrade_timeout, changed.engine.connect_timeout) = (second, second);
+        (changed.engine.allow_upgrades, changed.engine.cookie) = (false, Some("io".into()));
+        changed.cors.origins = Origins::Listed(vec!["http://a.example".into()]);
+        changed.cors.credentials = true;
+        (changed.limits.connections_max, changed.limits.connections_per_address_max) = (1, 1);
+        (changed.limits.handshake_timeout, changed.limits.request_timeout) = (second, second);
+        (changed.limits.namespaces_per_session_max, changed.limits.rooms_per_socket_max) = (1, 1);
+        (changed.limits.outbox_bytes_max, changed.limits.outboxes_bytes_max) = (5_000_000, 2_000_000);
+        changed.limits.outbox_age_max = second;
+        changed.server.shutdown_grace = second;
+        let Reloaded { config, kept, .. } = Config::default().reload(&changed).unwrap();
+        assert_eq!((&config, kept.len()), (&changed, 0));
+        let io = Io::with_settings(settings(&Config::default(), &Bundles::default()));
+        let server = io.listen("127.0.0.1:0").unwrap();
+        assert_eq!(io.reload(settings(&changed, &Bundles::default())), Ok(Vec::new()));
+        assert_eq!(format!("{:?}", io.settings()), format!("{:?}", settings(&changed, &Bundles::default())));
+        server.close();
     }
 
     #[test]

@@ -6,14 +6,15 @@
 //! | `GET /api/stats`    | what the server holds and has done (stats.rs)                              |
 //! | `POST /api/publish` | `{"sockets":12}`; for a batch `{"sockets":[12,0]}` (publish.rs)             |
 //! | `GET /healthz`      | 200 as long as the process answers: a supervisor need not restart it       |
-//! | `GET /readyz`       | 200 while it takes clients, 503 while it closes: a balancer looks elsewhere |
+//! | `GET /readyz`       | 200 while it takes clients, 503 once it drains: a balancer looks elsewhere  |
 //! | `GET <path>/NAME`   | the official client (bundles.rs)                                           |
 //!
 //! Whatever is refused is refused with `{"error":"…"}`. HEAD is answered wherever GET is.
 
 use super::asset::Asset;
 use super::bundles::{Bundles, digest};
-use super::config::{Config, PublishKey};
+use super::clients::Permissions;
+use super::config::{Config, Limits};
 use super::gate::{self, Gate};
 use super::guard;
 use super::keys::{self, Begun, Key, Keys, Ticket};
@@ -38,8 +39,8 @@ use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, RwLock};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -55,56 +56,61 @@ const RETRY_SPREAD_SECS: u64 = 4;
 pub struct Shared {
     pub io: Io,
     pub started: Instant,
-    pub namespaces: BTreeMap<String, Place>,
-    pub publish_key: Option<PublishKey>,
     pub bundles: Bundles,
     /// Whether the server takes nobody in any more.
     pub closing: AtomicBool,
-    /// Events of clients that were refused.
-    pub events_refused: Arc<AtomicU64>,
     pub gate: Arc<Gate>,
     pub keys: Arc<Keys>,
+    pub permissions: Arc<Permissions>,
+    /// How often the configuration was reread, and how often it stayed as it was because of a mistake.
+    pub reloads: AtomicU64,
+    pub reloads_failed: AtomicU64,
+    /// In effect; replaced by a reload.
+    config: RwLock<Arc<Config>>,
+    namespaces: BTreeMap<String, Namespace>,
     workers: AtomicUsize,
     workers_on_uring: AtomicUsize,
     path: String,
     page: Asset,
     page_policy: HeaderValue,
-    publish_bytes_max: usize,
-    publish_batch_max: usize,
-    request_timeout: Duration,
 }
 
 impl Shared {
-    pub fn new(config: &Config, io: &Io, bundles: Bundles) -> Shared {
+    pub fn new(config: Config, io: &Io, bundles: Bundles, permissions: Arc<Permissions>) -> Shared {
         let slash = if config.engine.add_trailing_slash { "/" } else { "" };
         let page = PAGE.replace(PAGE_ENDPOINT, &format!("{}{slash}?", config.server.path));
-        let place = |name: &str, join| Place { join, namespace: io.of(name) };
-        let limits = &config.limits;
-        let publishing = gate::Limits {
-            events_max: limits.publishes_pending_max,
-            bytes_max: limits.publishes_pending_bytes_max,
-            per_second_max: limits.publishes_per_second_max,
-        };
         let started = Instant::now();
         Shared {
             io: io.clone(),
             started,
-            namespaces: config.namespaces.iter().map(|(name, it)| (name.clone(), place(name, it.join))).collect(),
-            publish_key: config.server.publish_key.clone(),
+            namespaces: config.namespaces.keys().map(|name| (name.clone(), io.of(name))).collect(),
             bundles,
             closing: AtomicBool::new(false),
-            events_refused: Arc::default(),
-            gate: Gate::new(publishing, started),
-            keys: Keys::new(limits.idempotency_time, limits.idempotency_keys_max),
+            permissions,
+            gate: Gate::new(publishing(&config.limits), started),
+            keys: Keys::new(config.limits.idempotency_time, config.limits.idempotency_keys_max),
+            reloads: AtomicU64::new(0),
+            reloads_failed: AtomicU64::new(0),
             workers: AtomicUsize::new(0),
             workers_on_uring: AtomicUsize::new(0),
             path: config.server.path.clone(),
             page_policy: page_policy(&page),
             page: Asset::new(page.clone().into(), &digest(page.as_bytes()), "text/html; charset=utf-8", "no-cache"),
-            publish_bytes_max: limits.publish_bytes_max,
-            publish_batch_max: limits.publish_batch_max,
-            request_timeout: limits.request_timeout,
+            config: RwLock::new(Arc::new(config)),
         }
+    }
+
+    /// The configuration in effect.
+    pub fn config(&self) -> Arc<Config> {
+        Arc::clone(&self.config.read().expect("nothing panics while it holds this lock"))
+    }
+
+    /// From now on this one is in effect, for clients too.
+    pub fn set_config(&self, config: Config) {
+        self.permissions.grant(&config, &self.io);
+        self.gate.set_limits(publishing(&config.limits));
+        self.keys.set_limits(config.limits.idempotency_time, config.limits.idempotency_keys_max);
+        *self.config.write().expect("nothing panics while it holds this lock") = Arc::new(config);
     }
 
     /// How many workers there are; known once the server listens.
@@ -121,13 +127,6 @@ impl Shared {
         self.workers.store(workers, Ordering::Relaxed);
         self.workers_on_uring.store(on_uring, Ordering::Relaxed);
     }
-}
-
-/// A namespace that the configuration has.
-pub struct Place {
-    /// Whether clients may join rooms there.
-    pub join: bool,
-    namespace: Namespace,
 }
 
 /// The routes as a `tower` service.
@@ -200,10 +199,11 @@ impl Shared {
     // ---- publishing
 
     async fn publish(self: &Arc<Self>, request: Request<Incoming>) -> Result<Answer, Refusal> {
-        guard::check(self.publish_key.as_ref(), request.headers())?;
+        let config = self.config();
+        guard::check(config.server.publish_key.as_ref(), request.headers())?;
         let key = keys::key(request.headers())?;
-        let place = self.gate.enter(self.body_bytes(request.body())?)?;
-        let body = self.body(request).await?;
+        let place = self.gate.enter(body_bytes(request.body(), &config.limits)?)?;
+        let body = body(request, &config.limits).await?;
         self.publish_body(key, &body, place).await
     }
 
@@ -220,7 +220,8 @@ impl Shared {
             Some(Begun::Anew(ticket)) => Some(ticket),
             None => None,
         };
-        let Publication { events, is_batch } = publish::read(body, self.publish_batch_max, self.namespaces.keys())?;
+        let batch_max = self.config().limits.publish_batch_max;
+        let Publication { events, is_batch } = publish::read(body, batch_max, self.namespaces.keys())?;
         place.admit(events.len(), Instant::now())?;
         // All are on their way, in their order, before the first count is awaited.
         let counts: Result<Vec<_>, _> = events.iter().map(|event| self.emit(event)).collect();
@@ -231,31 +232,40 @@ impl Shared {
 
     /// The event has passed every check, so only a server that has closed refuses.
     fn emit(&self, event: &Event) -> Result<CountFuture, EmitError> {
-        let everyone = self.namespaces[&event.namespace].namespace.everyone();
+        let everyone = self.namespaces[&event.namespace].everyone();
         let target = everyone.to(&event.rooms).except(&event.except);
         let target = if event.volatile { target.volatile() } else { target };
         target.emit_and_count(&event.event, &event.args)
     }
+}
 
-    /// How large a body will be at most.
-    fn body_bytes(&self, body: &Incoming) -> Result<usize, Refusal> {
-        let bytes_max = self.publish_bytes_max;
-        let announced = body.size_hint();
-        if announced.lower() > bytes_max as u64 {
-            return Err(Refusal::BodyTooLarge { bytes_max });
-        }
-        Ok(announced.exact().map_or(bytes_max, |bytes| bytes as usize))
+/// What may be under way.
+fn publishing(limits: &Limits) -> gate::Limits {
+    gate::Limits {
+        events_max: limits.publishes_pending_max,
+        bytes_max: limits.publishes_pending_bytes_max,
+        per_second_max: limits.publishes_per_second_max,
     }
+}
 
-    async fn body(&self, request: Request<Incoming>) -> Result<Bytes, Refusal> {
-        let bytes_max = self.publish_bytes_max;
-        let whole = Limited::new(request.into_body(), bytes_max).collect();
-        match tokio::time::timeout(self.request_timeout, whole).await {
-            Ok(Ok(body)) => Ok(body.to_bytes()),
-            Ok(Err(error)) if error.is::<LengthLimitError>() => Err(Refusal::BodyTooLarge { bytes_max }),
-            Ok(Err(_)) => Err(Refusal::BodyBroken),
-            Err(_) => Err(Refusal::BodyTooSlow),
-        }
+/// How large a body will be at most.
+fn body_bytes(body: &Incoming, limits: &Limits) -> Result<usize, Refusal> {
+    let bytes_max = limits.publish_bytes_max;
+    let announced = body.size_hint();
+    if announced.lower() > bytes_max as u64 {
+        return Err(Refusal::BodyTooLarge { bytes_max });
+    }
+    Ok(announced.exact().map_or(bytes_max, |bytes| bytes as usize))
+}
+
+/// The whole body of a publisher.
+async fn body(request: Request<Incoming>, limits: &Limits) -> Result<Bytes, Refusal> {
+    let bytes_max = limits.publish_bytes_max;
+    match tokio::time::timeout(limits.request_timeout, Limited::new(request.into_body(), bytes_max).collect()).await {
+        Ok(Ok(body)) => Ok(body.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(Refusal::BodyTooLarge { bytes_max }),
+        Ok(Err(_)) => Err(Refusal::BodyBroken),
+        Err(_) => Err(Refusal::BodyTooSlow),
     }
 }
 
@@ -374,7 +384,8 @@ mod tests {
     fn with_a_busy_worker(io: &Io, publishes_pending_max: usize) -> (Arc<Shared>, Server, Sender<()>) {
         let mut config = Config::default();
         config.limits.publishes_pending_max = publishes_pending_max;
-        let shared = Arc::new(Shared::new(&config, io, Bundles::default()));
+        let permissions = Permissions::new(&config, io);
+        let shared = Arc::new(Shared::new(config, io, Bundles::default(), permissions));
         let server = io.listen("127.0.0.1:0").unwrap();
         let ((is_busy, begun), (free, freed)) = (channel(), channel());
         io.call_on(1, move || {

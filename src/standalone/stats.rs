@@ -32,6 +32,12 @@ pub struct Report {
     received: u64,
     bytes_out: u64,
     evicted: u64,
+    /// Whether it lets its clients go, and how many are still to be.
+    draining: bool,
+    draining_left: u64,
+    /// Rereadings of the configuration, and those that changed nothing because of a mistake.
+    reloads: u64,
+    reloads_failed: u64,
     /// Requests and connections; see `events_refused` for events.
     refused: u64,
     events_refused: u64,
@@ -75,10 +81,11 @@ pub fn report(shared: &Shared, stats: &Stats) -> Report {
     let usage = process::usage();
     let sockets_in =
         |name: &str| stats.namespaces.iter().find(|(other, _)| other == name).map_or(0, |(_, count)| *count);
-    let namespaces = shared.namespaces.iter().map(|(name, place)| NamespaceReport {
+    let config = shared.config();
+    let namespaces = config.namespaces.iter().map(|(name, namespace)| NamespaceReport {
         name: name.clone(),
         sockets: sockets_in(name),
-        join: place.join,
+        join: namespace.join,
     });
     Report {
         version: env!("CARGO_PKG_VERSION"),
@@ -95,11 +102,15 @@ pub fn report(shared: &Shared, stats: &Stats) -> Report {
         received: stats.received,
         bytes_out: stats.bytes_out,
         evicted: stats.evicted,
+        draining: stats.draining,
+        draining_left: stats.draining_left,
+        reloads: shared.reloads.load(Ordering::Relaxed),
+        reloads_failed: shared.reloads_failed.load(Ordering::Relaxed),
         refused: stats.refused + stats.connections_refused,
-        events_refused: shared.events_refused.load(Ordering::Relaxed),
+        events_refused: shared.permissions.refused.load(Ordering::Relaxed),
         rss_bytes: usage.rss_bytes,
         cpu_ms: usage.cpu_ms,
-        publish_key_required: shared.publish_key.is_some(),
+        publish_key_required: config.server.publish_key.is_some(),
         publishes: publishes(shared),
         namespaces: namespaces.collect(),
     }

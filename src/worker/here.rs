@@ -61,7 +61,11 @@ pub fn shard_number(server: &Arc<[Mailbox]>) -> Option<u16> {
 
 /// Has `call` run on the thread of a worker, soon, after what was given to it from here before.
 pub fn call_on(server: &Arc<[Mailbox]>, worker: u16, call: impl FnOnce() + Send + 'static) -> Result<(), Closed> {
-    let post = Post::Call(Box::new(call));
+    self::post(server, worker, Post::Call(Box::new(call)))
+}
+
+/// Gives a post to a worker, after what was given to it from here before.
+pub fn post(server: &Arc<[Mailbox]>, worker: u16, post: Post) -> Result<(), Closed> {
     let post = HERE.with_borrow(|here| match here.as_ref().filter(|here| Arc::ptr_eq(&here.server, server)) {
         // A worker never waits for another one's mailbox: the post goes out with this turn's mail.
         Some(here) => {

@@ -345,6 +345,9 @@ impl<A: App + 'static> Connection<A> {
         let (_, message, status) = refusal.wire();
         let mut response = bad_upgrade(message);
         *response.status_mut() = StatusCode::from_u16(status).expect("the table holds valid statuses");
+        if response.status() == StatusCode::SERVICE_UNAVAILABLE {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
         response
     }
 }
@@ -472,6 +475,10 @@ fn refusal_response(refusal: Refusal) -> Response<Body> {
     let mut response = typed(status, "application/json", body.into());
     if status == StatusCode::SERVICE_UNAVAILABLE {
         response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+    }
+    if refusal == Refusal::ShuttingDown {
+        // The next try shall find another node.
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     response
 }

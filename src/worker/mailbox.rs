@@ -54,6 +54,10 @@ pub enum Post {
     Adopt(Adoption),
     /// Work for the worker's thread: how handles act on sockets that live there.
     Call(Box<dyn FnOnce() + Send>),
+    /// Take nobody in, let everybody go over this time, end.
+    Drain(Duration),
+    /// A worker has let its last session go, so it needs nothing more of the others.
+    Drained,
     /// Take nobody in, close everybody, end.
     ShutDown,
 }

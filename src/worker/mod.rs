@@ -72,6 +72,16 @@ const ACCEPTS_MAX: usize = 32;
 /// Posts taken in one turn at most.
 const POSTS_MAX: usize = 256;
 
+/// What a worker knows of a drain. A session's requests may arrive at any worker, so all stay until the last one is done.
+#[derive(Clone, Copy, Default)]
+struct Drain {
+    is_on: bool,
+    /// Whether its own sessions are gone, and the others have been told.
+    is_done: bool,
+    /// How many workers have said so, itself included.
+    done: usize,
+}
+
 /// What the tasks of one worker share. Everything is of one thread; every borrow ends before a handler runs.
 pub struct Worker<A> {
     number: u16,
@@ -93,19 +103,21 @@ pub struct Worker<A> {
     touched: Rc<Touched>,
     /// Tells HTTP connections to finish; see `http`.
     closing: watch::Sender<bool>,
+    /// When it ends, whatever is left. Set by a drain and by closing.
+    ends_by: Cell<Option<Instant>>,
+    /// How far the drain is, if the server drains.
+    drain: Cell<Drain>,
     http_connections: Cell<usize>,
     accept_failures: Seldom,
     lost_adoptions: Seldom,
 }
 
 impl<A: App + 'static> Worker<A> {
-    /// Turns until the server is shut down and everybody is gone, or the grace is over.
+    /// Turns until the server is shut down and everybody is gone, or the time for that is over.
     async fn run(self: Rc<Self>, poller: &mut Poller, listener: Listener) {
         let mut buffer = vec![0; READ_BYTES_MAX].into_boxed_slice();
         let mut listener = Some(listener);
         let mut busy = false;
-        let mut closing = self.closing.subscribe();
-        let mut deadline = None;
         loop {
             if busy || self.has_work() {
                 tokio::task::yield_now().await;
@@ -115,18 +127,17 @@ impl<A: App + 'static> Worker<A> {
                     () = self.touched.wait() => {}
                     () = sleep_until(self.next_due()) => {}
                     () = sleep_until(listener.as_ref().and_then(Listener::resting_until)) => {}
-                    () = sleep_until(deadline) => {}
-                    _ = closing.changed(), if deadline.is_none() => {}
+                    () = sleep_until(self.ends_by.get()) => {}
                 }
             }
             busy = self.turn(poller, listener.as_mut(), &mut buffer);
-            if *self.closing.borrow() {
+            self.note_drained();
+            let is_closing = *self.closing.borrow();
+            if is_closing {
                 listener = None;
-                let grace = self.shard.borrow().settings().shutdown_grace;
-                let deadline = *deadline.get_or_insert_with(|| Instant::now() + grace);
-                if self.is_empty() || Instant::now() >= deadline {
-                    return;
-                }
+            }
+            if (is_closing && self.is_empty()) || self.ends_by.get().is_some_and(|end| Instant::now() >= end) {
+                return;
             }
         }
     }
@@ -217,6 +228,8 @@ impl<A: App + 'static> Worker<A> {
                 }
                 Some(Post::Call(call)) => call(),
                 Some(Post::Adopt(adoption)) => self.receive(adoption),
+                Some(Post::Drain(over)) => self.drain(over),
+                Some(Post::Drained) => self.drain.update(|drain| Drain { done: drain.done + 1, ..drain }),
                 Some(Post::ShutDown) => self.shut_down(),
                 None => return false,
             }
@@ -358,7 +371,38 @@ impl<A: App + 'static> Worker<A> {
         self.touched.set();
     }
 
+    // ---- the end
+
+    /// Lets clients go over this time. Until the last of all workers is done, everything else goes on.
+    fn drain(&self, over: Duration) {
+        if *self.closing.borrow() {
+            return;
+        }
+        let grace = self.shard.borrow().settings().shutdown_grace;
+        self.shard_now().drain(Millis::try_from(over.as_millis()).unwrap_or(Millis::MAX));
+        self.ends_by.set(Instant::now().checked_add(over.saturating_add(grace)));
+        self.drain.update(|drain| Drain { is_on: true, ..drain });
+    }
+
+    /// Tells the others when the last session here is gone, and closes when the last one anywhere is.
+    fn note_drained(&self) {
+        let mut drain = self.drain.get();
+        if drain.is_on && !drain.is_done && self.shard.borrow().session_count() == 0 {
+            (drain.is_done, drain.done) = (true, drain.done + 1);
+            self.drain.set(drain);
+            let others = (0..self.mailboxes.len() as u16).filter(|&other| other != self.number);
+            self.outgoing.borrow_mut().extend(others.map(|other| (other, Post::Drained)));
+        }
+        if drain.done == self.mailboxes.len() && !*self.closing.borrow() {
+            self.shut_down();
+        }
+    }
+
     fn shut_down(&self) {
+        let grace = self.shard.borrow().settings().shutdown_grace;
+        let end = Instant::now().checked_add(grace);
+        // The end of a drain is kept if it comes first.
+        self.ends_by.update(|drained_by| [drained_by, end].into_iter().flatten().min());
         self.shard_now().shut_down();
         self.closing.send_replace(true);
     }

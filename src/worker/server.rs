@@ -13,14 +13,14 @@ use super::tables::{self, Home, Lent};
 use super::{Worker, here, listen, sender};
 use crate::settings::Settings;
 use crate::shard::drive::App;
-use crate::shard::{Carries, Shard};
+use crate::shard::{Carries, Census, Shard};
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsRawFd as _, RawFd};
 use std::rc::Rc;
-use std::sync::Arc;
-use std::sync::mpsc::{Sender, channel};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::Instant;
 use tokio::runtime::Runtime;
@@ -31,6 +31,8 @@ pub use super::tables::{Layout, layout};
 /// The running workers.
 pub struct Workers {
     threads: Vec<JoinHandle<()>>,
+    /// What each worker held and had done when it ended.
+    last: Mutex<Receiver<Census>>,
     /// How many of them send through io_uring.
     pub on_uring: usize,
 }
@@ -110,6 +112,7 @@ pub fn start<A: App + 'static>(
     let cores = if settings.pin { core_affinity::get_core_ids().unwrap_or_default() } else { Vec::new() };
     let load = Arc::new(Load::new(mailboxes.len()));
     let (begun, beginnings) = channel();
+    let (ended, last) = channel();
     let started = Instant::now();
     for (number, seat) in seats.into_iter().enumerate() {
         let mut seed = [0; 32];
@@ -129,6 +132,7 @@ pub fn start<A: App + 'static>(
             address: claim.address,
             own_table: own_tables.then(|| claim.as_raw_fd()),
             routes: routes.clone(),
+            ended: ended.clone(),
         };
         let (begins, home) = (begun.clone(), home.clone());
         // When `live` returns, nothing else of the setup is left on its thread.
@@ -141,8 +145,8 @@ pub fn start<A: App + 'static>(
             }
         }
     }
-    drop((begun, home));
-    let mut workers = Workers { threads, on_uring: 0 };
+    drop((begun, ended, home));
+    let mut workers = Workers { threads, last: Mutex::new(last), on_uring: 0 };
     let (mut failure, mut without_uring) = (None, None);
     // A worker that panics says nothing here; `join` passes its panic on.
     for beginning in beginnings {
@@ -200,6 +204,7 @@ struct Setup<F> {
     /// The worker shall have a descriptor table of its own, which does not need the claim with this number.
     own_table: Option<RawFd>,
     routes: Routes,
+    ended: Sender<Census>,
 }
 
 /// The life of a worker's thread. It says how it began, and ends with what it was lent.
@@ -250,7 +255,7 @@ fn work<A: App + 'static>(
     poll: mio::Poll,
     runtime: &Runtime,
 ) -> mio::Poll {
-    let Setup { number, seed, settings, carries, app, started, mailboxes, admission, load, routes, .. } = setup;
+    let Setup { number, seed, settings, carries, app, started, mailboxes, admission, load, routes, ended, .. } = setup;
     let shards = mailboxes.len() as u16;
     let shard = Rc::new(RefCell::new(Shard::new(number, shards, settings, carries, seed)));
     let tasks = tokio::task::LocalSet::new();
@@ -274,28 +279,35 @@ fn work<A: App + 'static>(
             unread: RefCell::default(),
             touched: Rc::default(),
             closing: watch::Sender::new(false),
+            ends_by: Cell::default(),
+            drain: Cell::default(),
             http_connections: Cell::new(0),
             accept_failures: Seldom::default(),
             lost_adoptions: Seldom::default(),
         });
-        here::settle_in(mailboxes, shard, started, Rc::clone(&worker.outgoing), Rc::clone(&worker.touched));
+        here::settle_in(mailboxes, Rc::clone(&shard), started, Rc::clone(&worker.outgoing), Rc::clone(&worker.touched));
         worker.run(&mut poller, listener).await;
+        shard.borrow_mut().cut_off();
         poller.into_poll()
     });
     // HTTP tasks that were cut off, and what their ends do, still find the shard.
     drop(tasks);
     here::move_out();
+    // Nobody need be waiting for the end.
+    let _ = ended.send(shard.borrow().census());
     poll
 }
 
 impl Workers {
-    /// Waits for the end of every worker. A worker that panicked has broken one of our own promises.
-    pub fn join(self) {
+    /// Waits for the end of every worker, and gives what each has counted. A worker that panicked has broken one of our
+    /// own promises.
+    pub fn join(self) -> Vec<Census> {
         for thread in self.threads {
             if let Err(panic) = thread.join() {
                 std::panic::resume_unwind(panic);
             }
         }
+        self.last.into_inner().expect("nothing panics while it holds this lock").try_iter().collect()
     }
 }
 

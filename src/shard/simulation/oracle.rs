@@ -36,6 +36,8 @@ struct Session {
     owed: VecDeque<Owed>,
     /// Its client did something for which a session may end, or miss what policies allow to drop.
     blamed: bool,
+    /// The server ended it, because it ends itself.
+    let_go: bool,
 }
 
 impl Session {
@@ -361,6 +363,7 @@ impl Oracle {
             eprintln!("{:>7} {} leaves {}: {reason}", self.now, place.sid, place.namespace);
         }
         *self.ends.entry(reason.as_str()).or_default() += 1;
+        session.let_go |= reason == CloseReason::ServerShuttingDown;
         let innocent = matches!(
             reason,
             CloseReason::ForcedClose
@@ -416,7 +419,14 @@ impl Oracle {
         assert_eq!(set, place.rooms, "rooms of {}", place.id);
     }
 
-    /// After the drain nothing is open.
+    /// After a drain every client that reads has got what it was owed when it was let go.
+    pub fn let_go_in_order(&self) {
+        for (sid, _) in self.sessions.iter().filter(|(_, session)| session.let_go && !session.blamed) {
+            self.ended_in_order(*sid);
+        }
+    }
+
+    /// After the end nothing is open.
     pub fn all_ended(&self) {
         assert!(self.here.iter().all(Vec::is_empty), "every socket has left");
         assert!(self.acks.is_empty(), "every ack has ended");

@@ -73,7 +73,11 @@ impl World {
 
     pub fn run(mut self) -> Summary {
         let rounds = 100 + self.random.below(120);
+        let drained_from = self.random.one_in(3).then(|| self.random.below(rounds));
         for round in 0..rounds {
+            if drained_from == Some(round) {
+                self.begin_drain();
+            }
             // After a long pause everybody has time to catch up before the next one.
             let pause = if round % 8 == 0 && self.random.one_in(2) {
                 150 + self.random.below(500)
@@ -83,7 +87,10 @@ impl World {
             self.round(pause as u64);
         }
         self.come_to_rest();
-        self.drain();
+        if drained_from.is_some() {
+            self.finish_drain();
+        }
+        self.shut_down();
         self.summary()
     }
 
@@ -319,8 +326,31 @@ impl World {
         }
     }
 
+    /// The server lets its clients go one after another, while everything goes on. It reaches shards at different times.
+    fn begin_drain(&mut self) {
+        let over = self.random.below(4_000) as Millis;
+        for shard in &self.shards {
+            self.now += self.random.below(5) as Millis;
+            let mut shard = shard.borrow_mut();
+            shard.tell_time(self.now);
+            shard.drain(over);
+        }
+    }
+
+    /// The drain comes to its end by itself. Nobody who reads has lost what was queued before they were let go.
+    fn finish_drain(&mut self) {
+        for _ in 0..200 {
+            self.round(50);
+        }
+        for shard in &self.shards {
+            let shard = shard.borrow();
+            assert_eq!((shard.draining(), shard.session_count()), (Some(0), 0), "shard {}", shard.number());
+        }
+        self.app.state.borrow().oracle.let_go_in_order();
+    }
+
     /// The server shuts down: afterwards nothing is left anywhere.
-    fn drain(&mut self) {
+    fn shut_down(&mut self) {
         for number in 0..self.shards.len() {
             self.shards[number].borrow_mut().shut_down();
             drive::hear_out(&self.shards[number], &self.app);
@@ -373,6 +403,7 @@ fn add(total: &mut Counters, more: &Counters) {
     total.turned_away += more.turned_away;
     total.conflated += more.conflated;
     total.counts_held += more.counts_held;
+    total.let_go += more.let_go;
     total.protocol_errors += more.protocol_errors;
     total.received += more.received;
     total.refused += more.refused;

@@ -51,10 +51,6 @@ impl Server {
         let heard = self.heard(conn);
         heard.into_iter().map(|text| text[3..text.len() - 1].parse().expect("a numbered event")).collect()
     }
-
-    fn counters(&self) -> crate::shard::Counters {
-        self.shard.borrow().counters
-    }
 }
 
 #[test]

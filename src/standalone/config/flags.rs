@@ -11,7 +11,7 @@ use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches, value_pars
 
 use super::given::{Given, Raw};
 use super::kind::Kind;
-use super::options::{MAIN_NAMESPACE, Namespace, Section, Spec, options_with_flag};
+use super::options::{MAIN_NAMESPACE, Namespace, Reload, Section, Spec, options_with_flag};
 use super::source::Source;
 
 /// What the flags said, for `load`. Flatten it into a subcommand: `#[command(flatten)] flags: Flags`.
@@ -79,11 +79,15 @@ impl FromArgMatches for Flags {
 fn arg(key: String, spec: &'static Spec) -> Arg {
     let notes = notes(spec);
     let allowed = spec.kind.allowed();
+    let change = match spec.reload {
+        Reload::Live => "SIGHUP rereads it.",
+        Reload::Restart => "Another value needs a restart.",
+    };
     let arg = Arg::new(key)
         .long(spec.flag())
         .value_name(spec.kind.placeholder())
         .help(format!("{} {notes}", spec.meaning()))
-        .long_help(format!("{}\n\n{}\n\nAllowed: {allowed}. {notes}", spec.meaning(), spec.reasons()))
+        .long_help(format!("{}\n\n{}\n\nAllowed: {allowed}. {change} {notes}", spec.meaning(), spec.reasons()))
         .help_heading(format!("[{}]", spec.section))
         .action(if spec.kind.is_list() { ArgAction::Append } else { ArgAction::Set })
         // So that "--workers -1" is answered with the range.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::Parser;
 
-use super::options::{options, options_with_flag};
+use super::options::{Reload, options, options_with_flag};
 use super::*;
 
 const KEY: &str = "0123456789abcdef";
@@ -831,15 +831,16 @@ publish_key = \"***\" # fanfare.toml:3
 # client_dir is unset # default
 # How many connections the kernel may hold for each worker until it accepts them.
 accept_queue = 4096 # default
-# How long a graceful stop may take before what is left is cut.
+# Over what time a graceful stop lets clients go, evenly; 0 closes all at once.
+drain_time = \"10s\" # default
+# How long a graceful stop may take, after its `drain_time`, before what is left is cut.
 shutdown_grace = \"5s\" # default
 "
     );
 }
 
-#[test]
-fn what_is_printed_can_be_fed_back() {
-    let every_option = r#"
+/// Every option but the key, with a value that is not its default.
+const EVERY_OPTION: &str = r#"
         [server]
         listen = "[::1]:0"
         workers = 3
@@ -848,6 +849,7 @@ fn what_is_printed_can_be_fed_back() {
         pin = false
         path = "/a/b.c"
         client_dir = "."
+        drain_time = "1m"
         shutdown_grace = 0
         accept_queue = 7
         [engine]
@@ -893,10 +895,13 @@ fn what_is_printed_can_be_fed_back() {
         format = "json"
         level = "trace"
     "#;
-    for config in [Config::default(), load_file(every_option), load_file("cors.origins = \"*\"")] {
+
+#[test]
+fn what_is_printed_can_be_fed_back() {
+    for config in [Config::default(), load_file(EVERY_OPTION), load_file("cors.origins = \"*\"")] {
         assert_eq!(load_file(&config.render()), config, "{}", config.render());
     }
-    let changed = load_file(every_option);
+    let changed = load_file(EVERY_OPTION);
     for spec in options().filter(|spec| !spec.kind.is_secret()) {
         assert_ne!(changed.source(&spec.key()), &Source::Default, "{} is missing above", spec.key());
     }
@@ -960,4 +965,78 @@ fn the_help_has_every_flag_with_its_default_and_its_variable() {
         assert!(help.contains(spec.meaning()) && help.contains(&spec.reasons()), "{}", spec.key());
     }
     assert!(help.contains("[default: 25s] [env: FANFARE_PING_INTERVAL]"));
+}
+
+// Rereading.
+
+/// What a server that runs with the first file makes of the second.
+fn reread(running: &str, new: &str) -> Result<Reloaded, ConfigErrors> {
+    load_file(running).reload(&load_file(new))
+}
+
+#[test]
+fn every_option_either_changes_or_is_named_and_keeps_its_value() {
+    let (old, new) = (load_file("[namespaces.\"/é \\\"quoted\\\"\\t\"]"), load_file(EVERY_OPTION));
+    let Reloaded { config, changed, kept } = old.reload(&new).unwrap();
+    for spec in options().filter(|spec| !spec.kind.is_secret()) {
+        let key = spec.key();
+        let value = |config: &Config| rendered(config, spec.name).split(" # ").next().unwrap().to_owned();
+        let is_live = spec.reload == Reload::Live;
+        assert_eq!((changed.contains(&key), kept.contains(&key)), (is_live, !is_live), "{key}");
+        assert_eq!(value(&config), value(if is_live { &new } else { &old }), "{key}");
+    }
+    assert!(changed.contains(&r#"namespaces."/".client_events"#.into()));
+    assert!(changed.contains(&r#"namespaces."/é \"quoted\"\t".join"#.into()));
+    assert_eq!(config.namespaces, new.namespaces);
+}
+
+#[test]
+fn what_is_the_same_is_neither_changed_nor_named() {
+    let Reloaded { config, changed, kept } = reread(EVERY_OPTION, EVERY_OPTION).unwrap();
+    assert_eq!((config, changed.len(), kept.len()), (load_file(EVERY_OPTION), 0, 0));
+}
+
+#[test]
+fn the_key_changes_and_is_not_told() {
+    const OTHER: &str = "another-key-of-the-tests";
+    let with_key = |key| load_all(&["--publish-key", key], &[], "");
+    let Reloaded { config, changed, .. } = with_key(KEY).reload(&with_key(OTHER)).unwrap();
+    assert_eq!(config.server.publish_key.unwrap().expose(), OTHER);
+    assert_eq!(changed, ["server.publish_key"]);
+}
+
+#[test]
+fn namespaces_neither_come_nor_go() {
+    let (one, other) = ("[namespaces.\"/a\"]\njoin = false", "[namespaces.\"/b\"]\njoin = false");
+    let Reloaded { config, kept, .. } = reread(one, other).unwrap();
+    assert_eq!(config.namespaces, load_file(one).namespaces);
+    assert_eq!(kept, [r#"namespaces."/b""#, r#"namespaces."/a""#]);
+}
+
+#[test]
+fn a_file_that_is_right_by_itself_may_be_wrong_beside_what_is_kept() {
+    let open = format!("[server]\nlisten = \"0.0.0.0:80\"\npublish_key = \"{KEY}\"");
+    let errors = reread(&open, "[server]\nlisten = \"127.0.0.1:80\"").unwrap_err();
+    assert!(matches!(errors.iter().next().unwrap().problem, Problem::ExposedWithoutKey { .. }), "{errors}");
+    assert!(errors.to_string().contains("0.0.0.0:80 is not loopback"), "{errors}");
+}
+
+#[test]
+fn the_operators_manual_says_of_each_option_what_a_reload_does() {
+    let manual = include_str!("../../../docs/operating.md");
+    for spec in options().chain(Namespace::OPTIONS) {
+        let default = match spec.default {
+            None => "unset".into(),
+            Some("") => "none".into(),
+            Some(word) => format!("`{word}`"),
+        };
+        let reload = match spec.reload {
+            Reload::Live => "yes",
+            Reload::Restart => "restart",
+        };
+        let row = format!("| `{}` | {default} | {reload} |", spec.key());
+        assert!(manual.contains(&row), "docs/operating.md misses this row: {row}");
+    }
+    let rows = manual.lines().filter(|line| line.ends_with("| yes |") || line.ends_with("| restart |")).count();
+    assert_eq!(rows, options().count() + Namespace::OPTIONS.len(), "a row of an option that is gone");
 }
