@@ -283,6 +283,11 @@ impl Shard {
             .find(|&key| self.sockets.get(key).is_some_and(|socket| socket.namespace == namespace))
     }
 
+    /// The name of a socket's namespace.
+    pub fn namespace_of(&self, key: Key<Socket>) -> Option<&str> {
+        self.sockets.get(key).map(|socket| &*self.namespace(socket.namespace).name)
+    }
+
     pub(super) fn namespace(&self, slot: u32) -> &Namespace {
         self.namespaces.at(slot).expect("a socket's namespace exists")
     }
