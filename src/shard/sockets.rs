@@ -170,7 +170,7 @@ impl Shard {
         socket.next_ack_id = socket.next_ack_id.wrapping_add(1);
         socket.acks.get_or_insert_default().insert(ack_id, token);
         if let Some(timeout) = timeout_ms {
-            self.wheel.schedule(self.now + timeout, Timer::Ack(key, ack_id));
+            self.wake_at(self.now + timeout, Timer::Ack(key, ack_id));
         }
         Ok(u64::from(ack_id))
     }

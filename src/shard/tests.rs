@@ -10,7 +10,7 @@ use super::mail::{Acked, Ending, Event, Exchange, Job, Reply, Request, Sent, Tar
 use super::session::{Conn, Handshake, Session};
 use super::sockets::{Socket, SocketState, Unsent};
 use super::wheel::TICK_MS;
-use super::{Carries, Key, Millis, Shard, Timer};
+use super::{Carries, Key, Millis, Shard};
 use crate::error::CloseReason;
 use crate::proto::fuzzing::fuzz;
 use crate::proto::websocket::{self, Opcode};
@@ -950,7 +950,7 @@ fn the_same_are_not_always_last() {
 fn an_idle_client_takes_no_more_bytes_than_its_budget() {
     assert_eq!(size_of::<Session>(), 136);
     assert_eq!(size_of::<Socket>(), 80);
-    assert_eq!(size_of::<Conn>(), 48);
+    assert_eq!(size_of::<Conn>(), 40);
     assert_eq!(size_of::<Handshake>(), 64);
-    assert_eq!(size_of::<Timer>(), 16);
+    assert_eq!(size_of::<Key<Session>>(), 8, "its heartbeat");
 }
