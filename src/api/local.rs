@@ -3,14 +3,18 @@
 //! One per worker thread, reached through a thread-local, because handles do not carry references. A handler runs while
 //! nothing here is borrowed, so it may register others, emit, join, or disconnect.
 //!
-//! Invariants: an entry's socket has the key that the entry stands under.
+//! A handle is made for a handler, and kept as long as the embedder holds it, or has said something that only it knows. Of
+//! most clients nothing is kept here: when the next event comes, the shard tells who they are.
+//!
+//! Invariants: an entry's socket has the key that the entry stands under; a connected socket of which the embedder holds a
+//!             handle has an entry, so there is never a second handle that knows less.
 
 use super::ack::{Ack, Answer};
 use super::args;
 use super::handler::{AnyEndHandler, AnyEventHandler, Incoming, Panicked, Rest, Step, guarded, run};
 use super::io::{Io, Snapshot};
 use super::namespace::{Behaviour, ConnectError};
-use super::socket::{Socket, answer};
+use super::socket::{Place, Socket, answer};
 use crate::error::CloseReason;
 use crate::shard::Shard;
 use crate::shard::arena::{Beside, Key};
@@ -31,16 +35,16 @@ struct Local {
     io: Io,
     shards: u16,
     snapshot: RefCell<Snapshot>,
+    places: RefCell<HashMap<Arc<str>, Arc<Place>>>,
     entries: RefCell<Beside<sockets::Socket, Entry>>,
     next_token: Cell<u64>,
     acks: RefCell<HashMap<u64, oneshot::Sender<Answer>>>,
     counts: RefCell<HashMap<u64, Counting>>,
 }
 
-/// A worker's side of a socket.
+/// A worker's side of a socket, as long as there is more to keep than its shard knows.
 pub(crate) struct Entry {
     socket: Socket,
-    behaviour: Arc<Behaviour>,
     handlers: Option<Box<Own>>,
 }
 
@@ -55,6 +59,10 @@ pub(crate) struct Own {
 impl Entry {
     pub fn handlers_mut(&mut self) -> &mut Own {
         self.handlers.get_or_insert_default()
+    }
+
+    fn is_needed(&mut self) -> bool {
+        self.handlers.is_some() || !self.socket.is_replaceable()
     }
 }
 
@@ -75,6 +83,7 @@ impl Dispatch {
             snapshot: RefCell::new(io.snapshot()),
             io,
             shards,
+            places: RefCell::default(),
             entries: RefCell::default(),
             next_token: Cell::new(0),
             acks: RefCell::default(),
@@ -96,10 +105,12 @@ impl App for Dispatch {
         match event {
             Event::Received { socket, name, data, attachments, ack_id } => {
                 let incoming = Incoming { data: &data, attachments: &attachments, ack_id, answered: None, last: true };
-                self.0.on_event(socket, &name, incoming);
+                self.0.on_event(shard, socket, &name, incoming);
+                self.0.tidy(socket);
             }
             Event::Connect { socket, namespace, auth } => {
                 self.0.on_connect(shard, socket, &namespace, auth.as_deref());
+                self.0.tidy(socket);
             }
             Event::Disconnected { socket, reason } => self.0.on_disconnected(shard, socket, reason),
             Event::Acked { token, outcome } => self.0.on_acked(token, outcome),
@@ -114,16 +125,42 @@ impl App for Dispatch {
 impl Local {
     fn on_connect(self: &Rc<Self>, shard: &RefCell<Shard>, key: Key<sockets::Socket>, name: &str, auth: Option<&str>) {
         self.io.refresh(&mut self.snapshot.borrow_mut());
-        let known =
-            self.snapshot.borrow().namespaces().get_key_value(name).map(|(n, b)| (Arc::clone(n), Arc::clone(b)));
-        let Some((namespace, behaviour)) = known else {
+        let Some(behaviour) = self.snapshot.borrow().namespaces().get(name).map(Arc::clone) else {
             return shard.borrow_mut().refuse(key, r#"{"message":"Invalid namespace"}"#);
         };
-        let socket = Socket::new(&self.io, &shard.borrow(), key, namespace, auth);
-        let socket = socket.expect("a connecting socket is there");
-        let entry = Entry { socket: socket.clone(), behaviour: Arc::clone(&behaviour), handlers: None };
-        self.entries.borrow_mut().insert(key, entry);
+        let socket = self.introduce(&shard.borrow(), key, auth).expect("a connecting socket is there");
         self.admit(socket, behaviour, 0);
+    }
+
+    /// The handle of a socket that is connecting or connected: the one that is kept, or a new one.
+    fn handle(&self, shard: &RefCell<Shard>, key: Key<sockets::Socket>) -> Option<Socket> {
+        let kept = self.entries.borrow().get(key).map(|entry| entry.socket.clone());
+        kept.or_else(|| self.introduce(&shard.borrow(), key, None))
+    }
+
+    fn introduce(&self, shard: &Shard, key: Key<sockets::Socket>, auth: Option<&str>) -> Option<Socket> {
+        let place = self.place(shard, shard.namespace_of(key)?);
+        let socket = Socket::new(place, shard, key, auth)?;
+        self.entries.borrow_mut().insert(key, Entry { socket: socket.clone(), handlers: None });
+        Some(socket)
+    }
+
+    fn place(&self, shard: &Shard, namespace: &str) -> Arc<Place> {
+        let mut places = self.places.borrow_mut();
+        if let Some(place) = places.get(namespace) {
+            return Arc::clone(place);
+        }
+        let namespace = Arc::<str>::from(namespace);
+        let place = Place { io: self.io.clone(), shard: shard.number(), namespace: Arc::clone(&namespace) };
+        Arc::clone(places.entry(namespace).or_insert(Arc::new(place)))
+    }
+
+    /// Forgets the handle of a socket if nobody could tell it from a new one.
+    fn tidy(&self, key: Key<sockets::Socket>) {
+        let mut entries = self.entries.borrow_mut();
+        if entries.get_mut(key).is_some_and(|entry| !entry.is_needed()) {
+            entries.remove(key);
+        }
     }
 
     /// Runs the middlewares from number `next` on, and then lets the socket in.
@@ -135,10 +172,14 @@ impl Local {
                 Ok(Step::Ready(Err(refusal))) => return self.refuse(&socket, &refusal),
                 Ok(Step::Pending(rest)) => {
                     let local = Rc::clone(self);
-                    return run("middleware", rest, move |outcome| match outcome {
-                        Ok(Ok(())) => local.admit(socket, behaviour, next),
-                        Ok(Err(refusal)) => local.refuse(&socket, &refusal),
-                        Err(Panicked) => local.refuse_after_panic(&socket),
+                    let key = socket.key();
+                    return run("middleware", rest, move |outcome| {
+                        match outcome {
+                            Ok(Ok(())) => local.admit(socket, behaviour, next),
+                            Ok(Err(refusal)) => local.refuse(&socket, &refusal),
+                            Err(Panicked) => local.refuse_after_panic(&socket),
+                        }
+                        local.tidy(key);
                     });
                 }
                 Err(Panicked) => return self.refuse_after_panic(&socket),
@@ -164,9 +205,10 @@ impl Local {
         self.forget(socket.key());
     }
 
-    fn on_event(&self, key: Key<sockets::Socket>, name: &str, incoming: Incoming<'_>) {
+    fn on_event(&self, shard: &RefCell<Shard>, key: Key<sockets::Socket>, name: &str, incoming: Incoming<'_>) {
         self.io.refresh(&mut self.snapshot.borrow_mut());
-        let Some((socket, own)) = self.own_handlers_of(key, name) else { return };
+        let Some(socket) = self.handle(shard, key) else { return };
+        let own = self.own_handlers_of(key, name);
         let registry = self.snapshot.borrow().registry();
         let shared = registry.namespaces.get(socket.namespace()).and_then(|it| it.events.get(name));
         // The namespace's handlers first, then the socket's own.
@@ -197,15 +239,15 @@ impl Local {
         self.go_on("event", socket, done.map(|()| None));
     }
 
-    fn own_handlers_of(&self, key: Key<sockets::Socket>, name: &str) -> Option<(Socket, Vec<AnyEventHandler>)> {
+    fn own_handlers_of(&self, key: Key<sockets::Socket>, name: &str) -> Vec<AnyEventHandler> {
         let entries = self.entries.borrow();
-        let entry = entries.get(key)?;
-        let own = entry.handlers.as_ref().and_then(|own| own.events.get(name));
-        Some((entry.socket.clone(), own.cloned().unwrap_or_default()))
+        let own = entries.get(key).and_then(|entry| entry.handlers.as_ref()?.events.get(name));
+        own.cloned().unwrap_or_default()
     }
 
     fn on_disconnected(&self, shard: &RefCell<Shard>, key: Key<sockets::Socket>, reason: CloseReason) {
-        let Some((socket, disconnecting, disconnect)) = self.end_handlers_of(key) else { return };
+        let Some(socket) = self.handle(shard, key) else { return };
+        let (disconnecting, disconnect) = self.end_handlers_of(&socket);
         self.run_all("disconnecting", disconnecting, &socket, reason);
         shard.borrow_mut().leave_all(key);
         self.run_all("disconnect", disconnect, &socket, reason);
@@ -219,18 +261,16 @@ impl Local {
         }
     }
 
-    fn end_handlers_of(&self, key: Key<sockets::Socket>) -> Option<(Socket, Vec<AnyEndHandler>, Vec<AnyEndHandler>)> {
-        let entries = self.entries.borrow();
-        let entry = entries.get(key)?;
-        let snapshot = self.snapshot.borrow();
-        let shared = snapshot.namespaces().get(entry.socket.namespace()).unwrap_or(&entry.behaviour);
-        let own = entry.handlers.as_deref();
-        let all = |shared: &[AnyEndHandler], own: Option<&Vec<AnyEndHandler>>| {
-            shared.iter().chain(own.into_iter().flatten()).cloned().collect()
+    fn end_handlers_of(&self, socket: &Socket) -> (Vec<AnyEndHandler>, Vec<AnyEndHandler>) {
+        let (snapshot, entries) = (self.snapshot.borrow(), self.entries.borrow());
+        let shared = snapshot.namespaces().get(socket.namespace());
+        let own = entries.get(socket.key()).and_then(|entry| entry.handlers.as_deref());
+        let all = |shared: Option<&Vec<AnyEndHandler>>, own: Option<&Vec<AnyEndHandler>>| {
+            shared.into_iter().chain(own).flatten().cloned().collect()
         };
-        let disconnecting = all(&shared.disconnecting, own.map(|own| &own.disconnecting));
-        let disconnect = all(&shared.disconnect, own.map(|own| &own.disconnect));
-        Some((entry.socket.clone(), disconnecting, disconnect))
+        let disconnecting = all(shared.map(|it| &it.disconnecting), own.map(|own| &own.disconnecting));
+        let disconnect = all(shared.map(|it| &it.disconnect), own.map(|own| &own.disconnect));
+        (disconnecting, disconnect)
     }
 
     /// Lets the rest of an async handler run. A panic costs the socket.
@@ -240,6 +280,11 @@ impl Local {
             if outcome.is_err() {
                 socket.here(|shard, _| shard.counters.handler_panics += 1);
                 socket.disconnect(false);
+            }
+            let key = socket.key();
+            drop(socket);
+            if let Some(local) = LOCAL.with_borrow(Option::clone) {
+                local.tidy(key);
             }
         };
         match rest {
@@ -324,4 +369,91 @@ pub(crate) fn expect_counts(sender: oneshot::Sender<Counts>) -> u64 {
         local.counts.borrow_mut().insert(token, counting);
         token
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proto::websocket::{Opcode, put_frame};
+    use crate::settings::Settings;
+    use std::io::{Read as _, Write as _};
+    use std::net::TcpStream;
+    use std::sync::mpsc;
+
+    /// A client of `/` over a WebSocket, as bytes.
+    struct Client(TcpStream);
+
+    impl Client {
+        fn new(port: u16, connect: &str) -> Client {
+            let mut client = Client(TcpStream::connect(("127.0.0.1", port)).unwrap());
+            let upgrade = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13";
+            let head = format!("{upgrade}\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n");
+            write!(client.0, "GET /socket.io/?EIO=4&transport=websocket HTTP/1.1\r\nHost: here\r\n{head}").unwrap();
+            client.send(connect);
+            client.read_until("40{");
+            client
+        }
+
+        fn send(&mut self, text: &str) {
+            let mut frame = Vec::new();
+            put_frame(&mut frame, Opcode::Text, text.as_bytes(), Some([0; 4]));
+            self.0.write_all(&frame).unwrap();
+        }
+
+        fn read_until(&mut self, text: &str) {
+            let (mut heard, mut byte) = (Vec::new(), [0]);
+            while !heard.ends_with(text.as_bytes()) {
+                self.0.read_exact(&mut byte).unwrap();
+                heard.extend(byte);
+            }
+        }
+
+        /// Has everything handled that was sent before.
+        fn ask(&mut self, event: &str) {
+            self.send(&format!(r#"420["{event}"]"#));
+            self.read_until("430[]");
+        }
+    }
+
+    /// How many handles the only worker keeps.
+    fn kept(io: &Io) -> usize {
+        let (sender, answer) = mpsc::channel();
+        let count = |local: &Rc<Local>| (0..100).filter(|&slot| local.entries.borrow().at(slot).is_some()).count();
+        io.call_on(0, move || sender.send(with(count)).unwrap()).unwrap();
+        answer.recv().unwrap()
+    }
+
+    #[test]
+    fn of_an_idle_client_no_handle_is_kept_unless_it_knows_something() {
+        let io = Io::with_settings(Settings { workers: 1, ..Settings::default() });
+        io.of("/")
+            .on_event("plain", |_: Socket, (): (), ack: Ack| _ = ack.send(&()))
+            .on_event("keep", |socket: Socket, (): (), ack: Ack| {
+                socket.insert(socket.get::<u32>().map_or(1, |before| *before + 1));
+                _ = ack.send(&());
+            })
+            .on_event("on", |socket: Socket, (): (), ack: Ack| {
+                socket.on("own", |_: Socket, (): (), ack: Ack| _ = ack.send(&()));
+                _ = ack.send(&());
+            });
+        let server = io.listen("127.0.0.1:0").unwrap();
+        let port = server.address().port();
+        let mut clients: Vec<_> = (0..4).map(|_| Client::new(port, "40")).collect();
+        clients.iter_mut().for_each(|client| client.ask("plain"));
+        assert_eq!(kept(&io), 0);
+        clients[1].ask("keep");
+        clients[1].ask("keep");
+        assert_eq!(kept(&io), 1, "a value");
+        clients[2].ask("on");
+        clients[2].ask("own");
+        assert_eq!(kept(&io), 2, "a handler of its own");
+        let authenticated = Client::new(port, r#"40{"token":"t"}"#);
+        assert_eq!(kept(&io), 3, "what the client said at its CONNECT");
+        clients[3].ask("plain");
+        drop((clients, authenticated));
+        while kept(&io) > 0 {
+            std::thread::yield_now();
+        }
+        server.close();
+    }
 }

@@ -60,15 +60,21 @@ pub struct Backlog {
 pub struct Socket(Arc<Inner>);
 
 struct Inner {
-    io: Io,
+    place: Arc<Place>,
     key: Key<sockets::Socket>,
-    shard: u16,
     id: IdText,
     session: Id,
-    namespace: Arc<str>,
     handshake: Arc<Handshake>,
     auth: Option<Box<str>>,
     data: Mutex<Data>,
+}
+
+/// Where sockets are: what those of one namespace on one worker have in common. Each worker has its own, so that a handle
+/// that is made and dropped there touches no count that other cores touch.
+pub(crate) struct Place {
+    pub io: Io,
+    pub shard: u16,
+    pub namespace: Arc<str>,
 }
 
 /// Values by type. Empty, it costs one pointer.
@@ -77,25 +83,31 @@ type Data = Option<Box<HashMap<TypeId, Arc<dyn Any + Send + Sync>>>>;
 impl Socket {
     /// Reads who the socket is from its shard.
     pub(crate) fn new(
-        io: &Io,
+        place: Arc<Place>,
         shard: &Shard,
         key: Key<sockets::Socket>,
-        namespace: Arc<str>,
         auth: Option<&str>,
     ) -> Option<Socket> {
         let socket = shard.socket(key)?;
         let session = shard.session(socket.session)?;
         Some(Socket(Arc::new(Inner {
-            io: io.clone(),
+            place,
             key,
-            shard: shard.number(),
             id: socket.id.text(),
             session: session.id,
-            namespace,
             handshake: Arc::clone(&session.handshake),
             auth: auth.map(Box::from),
             data: Mutex::new(None),
         })))
+    }
+
+    /// Whether another handle, made later, would say the same and nobody could tell: this is the only one, and holds
+    /// nothing that its shard does not know.
+    pub(crate) fn is_replaceable(&mut self) -> bool {
+        Arc::get_mut(&mut self.0).is_some_and(|inner| {
+            let data = inner.data.get_mut().expect("nothing panics while it holds this lock");
+            inner.auth.is_none() && data.is_none()
+        })
     }
 
     // ---- who it is
@@ -108,12 +120,12 @@ impl Socket {
 
     /// The server that it belongs to.
     pub fn io(&self) -> &Io {
-        &self.0.io
+        &self.0.place.io
     }
 
     /// The name of its namespace (`socket.nsp.name`).
     pub fn namespace(&self) -> &str {
-        &self.0.namespace
+        &self.0.place.namespace
     }
 
     /// What the client's first request said (`socket.handshake`).
@@ -186,7 +198,7 @@ impl Socket {
     /// [`EmitError::Encode`], and [`EmitError::Closed`] when the socket is known to have left: on its own thread always,
     /// from elsewhere only when the server has closed.
     pub fn emit<T: Serialize + ?Sized>(&self, event: &str, args: &T) -> Result<Emitted, EmitError> {
-        self.push(prepare(&self.0.namespace, event, args)?, false)
+        self.push(prepare(&self.0.place.namespace, event, args)?, false)
     }
 
     /// The next packets may be dropped if the client is not ready: `socket.volatile().emit(…)`.
@@ -212,7 +224,7 @@ impl Socket {
         };
         let (sender, receiver) = oneshot::channel();
         let timeout_ms = timeout.map(|timeout| timeout.as_millis() as u64);
-        let namespace = Arc::clone(&self.0.namespace);
+        let namespace = Arc::clone(&self.0.place.namespace);
         let done = self.act(move |shard, key| {
             let token = local::expect_ack(sender);
             let Ok(ack_id) = shard.expect_ack(key, token, timeout_ms) else {
@@ -292,10 +304,10 @@ impl Socket {
     where
         F: FnOnce(&mut Shard, Key<sockets::Socket>) -> R,
     {
-        if self.0.io.shard_number() != Some(self.0.shard) {
+        if self.0.place.io.shard_number() != Some(self.0.place.shard) {
             return Err(act);
         }
-        Ok(self.0.io.with_shard(|shard| act(shard, self.0.key)).expect("shard_number has said so"))
+        Ok(self.0.place.io.with_shard(|shard| act(shard, self.0.key)).expect("shard_number has said so"))
     }
 
     /// Acts on the shard, now or soon.
@@ -303,18 +315,18 @@ impl Socket {
         let key = self.0.key;
         match self.try_here(act) {
             Ok(()) => Ok(()),
-            Err(act) => self.0.io.on_shard(self.0.shard, move |shard| act(shard, key)),
+            Err(act) => self.0.place.io.on_shard(self.0.place.shard, move |shard| act(shard, key)),
         }
     }
 
     /// Changes what its worker keeps for it, now or soon.
     fn keep(&self, change: impl FnOnce(&mut local::Entry) + Send + 'static) -> &Self {
         let socket = self.clone();
-        if self.0.io.shard_number() == Some(self.0.shard) {
+        if self.0.place.io.shard_number() == Some(self.0.place.shard) {
             local::change(&socket, change);
         } else {
             // Only a closed server refuses, and then no event will come.
-            let _ = self.0.io.call_on(self.0.shard, move || local::change(&socket, change));
+            let _ = self.0.place.io.call_on(self.0.place.shard, move || local::change(&socket, change));
         }
         self
     }
@@ -366,7 +378,7 @@ impl Volatile<'_> {
     ///
     /// As [`Socket::emit`]. A dropped packet is no error.
     pub fn emit<T: Serialize + ?Sized>(&self, event: &str, args: &T) -> Result<Emitted, EmitError> {
-        self.0.push(prepare(&self.0.0.namespace, event, args)?, true)
+        self.0.push(prepare(&self.0.0.place.namespace, event, args)?, true)
     }
 
     /// A volatile broadcast to everyone else.

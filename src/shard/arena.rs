@@ -247,13 +247,15 @@ pub struct Beside<T, U> {
     pages: Vec<Box<[Place<T, U>]>>,
     /// How many of a page's places are taken.
     values: Vec<u16>,
+    /// The page that was empty last, for the next that is needed: a value that comes and goes alone does not cost one.
+    spare: Option<Box<[Place<T, U>]>>,
 }
 
 type Place<T, U> = Option<(Key<T>, U)>;
 
 impl<T, U> Default for Beside<T, U> {
     fn default() -> Self {
-        Beside { pages: Vec::new(), values: Vec::new() }
+        Beside { pages: Vec::new(), values: Vec::new(), spare: None }
     }
 }
 
@@ -266,7 +268,8 @@ impl<T, U> Beside<T, U> {
             self.values.resize(page + 1, 0);
         }
         if self.pages[page].is_empty() {
-            self.pages[page] = std::iter::repeat_with(|| None).take(PAGE).collect();
+            let vacant = || std::iter::repeat_with(|| None).take(PAGE).collect();
+            self.pages[page] = self.spare.take().unwrap_or_else(vacant);
         }
         if self.pages[page][at].replace((key, value)).is_none() {
             self.values[page] += 1;
@@ -279,7 +282,7 @@ impl<T, U> Beside<T, U> {
         let (_, value) = place.take_if(|(own, _)| *own == key)?;
         self.values[page] -= 1;
         if self.values[page] == 0 {
-            self.pages[page] = Box::default();
+            self.spare = Some(std::mem::take(&mut self.pages[page]));
         }
         Some(value)
     }
@@ -345,9 +348,13 @@ mod tests {
         beside.insert(next, 7);
         assert_eq!((beside.get(keys[5]), beside.get(next)), (None, Some(&7)));
         keys[PAGE..].iter().enumerate().for_each(|(i, &key)| assert_eq!(beside.remove(key), Some(PAGE + i)));
-        let in_use = beside.pages.iter().filter(|page| !page.is_empty()).count();
-        assert_eq!(in_use, 1, "the pages that are empty are gone");
+        let in_use = |beside: &Beside<_, _>| beside.pages.iter().filter(|page| !page.is_empty()).count();
+        assert_eq!(in_use(&beside), 1, "the pages that are empty are gone");
+        assert!(beside.spare.is_some(), "but one");
         assert_eq!(beside.get(keys[4]), Some(&4));
+        beside.insert(keys[PAGE], PAGE);
+        assert_eq!((in_use(&beside), beside.spare.is_some()), (2, false), "which is used again");
+        assert_eq!((beside.get(keys[PAGE]), beside.get(keys[PAGE + 1])), (Some(&PAGE), None));
     }
 
     #[test]

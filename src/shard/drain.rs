@@ -87,7 +87,7 @@ impl Shard {
         let walk = Walk::over(self.sessions.slots());
         let drain = Drain { begun: self.now, over: over.min(enough), open, closed: self.counters.closed, walk };
         if self.drain.replace(drain).is_none() {
-            self.wheel.schedule(self.now, Timer::Drain);
+            self.wake_at(self.now, Timer::Drain);
         }
     }
 
@@ -112,7 +112,7 @@ impl Shard {
         let is_behind = self.counters.closed - drain.closed < due;
         self.drain = (self.open_count() > 0).then_some(drain);
         if self.drain.is_some() {
-            self.wheel.schedule(self.now + if is_behind { 0 } else { STEP_MS }, Timer::Drain);
+            self.wake_at(self.now + if is_behind { 0 } else { STEP_MS }, Timer::Drain);
         }
     }
 

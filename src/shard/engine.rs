@@ -94,7 +94,7 @@ impl Shard {
         self.conns.get_mut(conn).expect("just inserted").role = Role::Probing { session: key, probed: false };
         self.sessions.get_mut(key).expect("just found").upgrade = Some(conn);
         let due = self.now + millis(self.settings.upgrade_timeout);
-        self.wheel.schedule(due, Timer::Upgrade(conn));
+        self.wake_at(due, Timer::Upgrade(conn));
         conn
     }
 
@@ -125,9 +125,12 @@ impl Shard {
             joined: false,
         });
         self.counters.opened += 1;
-        self.wheel.schedule(due, Timer::Heartbeat(key));
+        self.heartbeats.schedule(due, key);
         if self.carries == Carries::SocketIo {
-            self.wheel.schedule(self.now + millis(self.settings.connect_timeout), Timer::Connect(key));
+            let due = self.now + millis(self.settings.connect_timeout);
+            let waits =
+                |key| self.sessions.get(key).is_some_and(|session| session.state == State::Open && !session.joined);
+            self.lobby.enter(due, key, waits);
         } else {
             self.events.push_back(Event::Opened { session: key });
         }
@@ -212,10 +215,11 @@ impl Shard {
             return self.close(key, CloseReason::TransportError);
         }
         *poll = Some(exchange);
-        if session.upgrade.is_some() {
-            self.wheel.schedule(self.now + NOOP_MS, Timer::Noop(key));
+        let (upgrades, owed) = (session.upgrade.is_some(), !session.outbox.is_empty());
+        if upgrades {
+            self.wake_at(self.now + NOOP_MS, Timer::Noop(key));
         }
-        if !session.outbox.is_empty() {
+        if owed {
             self.freshen(key);
             self.mark_dirty(key);
         }
@@ -260,13 +264,14 @@ impl Shard {
 
     /// The bytes that `conn` had left over, to be followed by what was read now.
     pub fn take_spill(&mut self, conn: Key<Conn>) -> Vec<u8> {
-        self.conns.get_mut(conn).map_or_else(Vec::new, |conn| std::mem::take(&mut conn.spill).into_vec())
+        self.conns.get_mut(conn).and_then(|conn| conn.spill.take()).map_or_else(Vec::new, |spill| *spill)
     }
 
     /// Keeps the rest of a partial frame until more comes.
-    pub fn keep_spill(&mut self, conn: Key<Conn>, rest: Vec<u8>) {
+    pub fn keep_spill(&mut self, conn: Key<Conn>, mut rest: Vec<u8>) {
+        rest.shrink_to_fit();
         if let Some(conn) = self.conns.get_mut(conn) {
-            conn.spill = rest.into_boxed_slice();
+            conn.spill = (!rest.is_empty()).then(|| Box::new(rest));
         }
     }
 
@@ -411,9 +416,9 @@ impl Shard {
         left.push_back(Bytes::from(goodbye));
         let conn = self.conns.get_mut(key).expect("the caller has it");
         conn.role = Role::Leaving(Some(Box::new(left)));
-        conn.spill = Box::default();
+        conn.spill = None;
         self.leaving.push_back(key);
-        self.wheel.schedule(self.now + FAREWELL_MS, Timer::Farewell(key));
+        self.wake_at(self.now + FAREWELL_MS, Timer::Farewell(key));
     }
 
     pub(super) fn farewell_due(&mut self, key: Key<Conn>) {
@@ -433,7 +438,7 @@ impl Shard {
         websocket::put_close(&mut goodbye, Some(POLICY_VIOLATION), CloseReason::SlowClient.as_str(), None);
         let conn = self.conns.get_mut(key).expect("the caller has it");
         conn.role = Role::Leaving(Some(Box::new([Bytes::from(goodbye)].into())));
-        conn.spill = Box::default();
+        conn.spill = None;
         conn.evicted = true;
         self.leaving.push_back(key);
     }
@@ -588,11 +593,11 @@ impl Shard {
             }
             _ => return,
         }
-        // Usually the deadline moves away and the wheel's early entry finds it later. Only one that comes nearer
+        // Usually the deadline moves away and the early entry finds it later. Only one that comes nearer
         // needs an entry of its own.
         if heartbeat.due < heartbeat.timer {
             heartbeat.timer = heartbeat.due;
-            self.wheel.schedule(heartbeat.due, Timer::Heartbeat(key));
+            self.heartbeats.schedule(heartbeat.due, key);
         }
     }
 
@@ -604,7 +609,7 @@ impl Shard {
         }
         if heartbeat.due > self.now {
             heartbeat.timer = heartbeat.due;
-            return self.wheel.schedule(heartbeat.due, Timer::Heartbeat(key));
+            return self.heartbeats.schedule(heartbeat.due, key);
         }
         match heartbeat.state {
             HeartbeatState::Resting => {
@@ -613,7 +618,7 @@ impl Shard {
                 heartbeat.due = pinged + millis(self.settings.ping_timeout);
                 heartbeat.timer = heartbeat.due;
                 heartbeat.state = HeartbeatState::AwaitingPong;
-                self.wheel.schedule(heartbeat.due, Timer::Heartbeat(key));
+                self.heartbeats.schedule(heartbeat.due, key);
                 let ping = Arc::clone(&PING);
                 self.push(key, &ping);
             }
@@ -709,7 +714,7 @@ impl Shard {
         };
         // And nobody else waits for one that does not come to hear that the server ends.
         let patience = if self.draining { millis(self.settings.shutdown_grace).min(LINGER_MS) } else { LINGER_MS };
-        self.wheel.schedule(heard_until.min(self.now + patience), Timer::Linger(key));
+        self.wake_at(heard_until.min(self.now + patience), Timer::Linger(key));
     }
 
     pub(super) fn linger_due(&mut self, key: Key<Session>) {

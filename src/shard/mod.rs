@@ -20,6 +20,7 @@ pub mod drive;
 mod engine;
 mod lag;
 mod lanes;
+mod lobby;
 pub mod mail;
 pub mod outbox;
 mod pressure;
@@ -42,6 +43,7 @@ use chains::Chains;
 use drain::Drain;
 use lag::Lag;
 use lanes::Lanes;
+use lobby::Lobby;
 use mail::{Count, Counts, Ending, Event, Exchange, Mail, Reply};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
@@ -69,7 +71,10 @@ pub struct Shard {
     namespace_slots: HashMap<Box<str>, u32>,
     runs: Runs,
     chains: Chains,
-    wheel: Wheel<Timer>,
+    wheel: Wheel<(Millis, Timer)>,
+    /// Sessions, which know themselves when they are due.
+    heartbeats: Wheel<Key<Session>>,
+    lobby: Lobby<Key<Session>>,
     expired: Vec<Timer>,
     /// Number of the last broadcast; see `Socket::stamp`.
     stamp: u64,
@@ -105,7 +110,8 @@ pub enum Carries {
     Messages,
 }
 
-/// What the wheel wakes. Whoever is woken looks whether it still matters.
+/// What time wakes. Whoever is woken looks whether it still matters. The first two come from places of their own, which
+/// take less memory for what each client has; the others from the wheel.
 #[derive(Clone, Copy, Debug)]
 enum Timer {
     Heartbeat(Key<Session>),
@@ -219,6 +225,8 @@ impl Shard {
             runs: Runs::default(),
             chains: Chains::default(),
             wheel: Wheel::default(),
+            heartbeats: Wheel::default(),
+            lobby: Lobby::default(),
             expired: Vec::new(),
             stamp: 0,
             draining: false,
@@ -287,7 +295,8 @@ impl Shard {
 
     /// When `advance` is to be called next, even if nothing else happens.
     pub fn next_due(&self) -> Option<Millis> {
-        self.wheel.next_due()
+        let due = [self.wheel.next_due(), self.heartbeats.next_due(), self.lobby.next_due()];
+        due.into_iter().flatten().min()
     }
 
     /// Tells the time to what happens next. To be called before anything that comes in after a pause.
@@ -296,11 +305,19 @@ impl Shard {
         self.now = now;
     }
 
+    /// Has `timer` wake somebody.
+    fn wake_at(&mut self, due: Millis, timer: Timer) {
+        self.wheel.schedule(due, (due, timer));
+    }
+
     /// Time goes on: heartbeats, deadlines.
     pub fn advance(&mut self, now: Millis) {
         self.tell_time(now);
         let mut expired = std::mem::take(&mut self.expired);
-        self.wheel.advance(now, &mut expired);
+        let timer_of = |key: &Key<Session>| self.sessions.get(*key).map(|session| session.heartbeat.timer);
+        self.heartbeats.advance(now, timer_of, |session| expired.push(Timer::Heartbeat(session)));
+        expired.extend(std::iter::from_fn(|| self.lobby.take_due(now)).map(Timer::Connect));
+        self.wheel.advance(now, |(due, _)| Some(*due), |(_, timer)| expired.push(timer));
         for timer in expired.drain(..) {
             match timer {
                 Timer::Heartbeat(session) => self.heartbeat_due(session),

@@ -81,7 +81,7 @@ impl Shard {
         let session = self.sessions.get_mut(key).expect("the caller has it");
         session.outbox.aging = true;
         let due = since.unwrap_or(self.now) + millis(self.settings.outbox_age_max) + 1;
-        self.wheel.schedule(due, Timer::Age(key));
+        self.wake_at(due, Timer::Age(key));
     }
 
     fn evict(&mut self, key: Key<Session>) {

@@ -98,8 +98,9 @@ pub enum HeartbeatState {
 pub struct Conn {
     pub role: Role,
     pub decoder: websocket::Decoder,
-    /// The rest of a partial frame. A slice, as it is usually empty and never grows where it is.
-    pub spill: Box<[u8]>,
+    /// The rest of a partial frame.
+    #[allow(clippy::box_collection, reason = "8 bytes instead of 24 for the many conns that have none")]
+    pub spill: Option<Box<Vec<u8>>>,
     /// The peer said its last word or broke a rule of framing: what else it sends has no meaning.
     pub deaf: bool,
     /// Its end is noted; the worker closes the stream when the turn ends.
@@ -110,7 +111,7 @@ pub struct Conn {
 
 impl Conn {
     pub fn new(role: Role) -> Conn {
-        Conn { role, decoder: Default::default(), spill: Box::default(), deaf: false, ended: false, evicted: false }
+        Conn { role, decoder: Default::default(), spill: None, deaf: false, ended: false, evicted: false }
     }
 
     /// Whether its session is gone, and something that the session was sent has not left yet.

@@ -179,7 +179,7 @@ impl Shard {
         socket.next_ack_id = socket.next_ack_id.wrapping_add(1);
         socket.acks.get_or_insert_default().insert(ack_id, token);
         if let Some(timeout) = timeout_ms {
-            self.wheel.schedule(self.now + timeout, Timer::Ack(key, ack_id));
+            self.wake_at(self.now + timeout, Timer::Ack(key, ack_id));
         }
         Ok(u64::from(ack_id))
     }
@@ -290,6 +290,11 @@ impl Shard {
         slots
             .filter_map(|slot| self.sockets.key_at(slot))
             .find(|&key| self.sockets.get(key).is_some_and(|socket| socket.namespace == namespace))
+    }
+
+    /// The name of a socket's namespace.
+    pub fn namespace_of(&self, key: Key<Socket>) -> Option<&str> {
+        self.sockets.get(key).map(|socket| &*self.namespace(socket.namespace).name)
     }
 
     pub(super) fn namespace(&self, slot: u32) -> &Namespace {

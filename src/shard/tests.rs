@@ -11,7 +11,7 @@ use super::mail::{Acked, Count, Ending, Event, Exchange, Job, Mail, Reply, Reque
 use super::session::{Conn, Handshake, Role, Session};
 use super::sockets::{Emitted, Socket, SocketState, Unsent};
 use super::wheel::TICK_MS;
-use super::{Carries, Counters, Key, Millis, Shard, Timer};
+use super::{Carries, Counters, Key, Millis, Shard};
 use crate::error::CloseReason;
 use crate::proto::fuzzing::fuzz;
 use crate::proto::websocket::{self, Opcode};
@@ -1236,7 +1236,7 @@ fn a_shard_that_lags_holds_back_what_another_one_counts() {
 fn an_idle_client_takes_no_more_bytes_than_its_budget() {
     assert_eq!(size_of::<Session>(), 136);
     assert_eq!(size_of::<Socket>(), 80);
-    assert_eq!(size_of::<Conn>(), 48);
+    assert_eq!(size_of::<Conn>(), 40);
     assert_eq!(size_of::<Handshake>(), 64);
-    assert_eq!(size_of::<Timer>(), 16);
+    assert_eq!(size_of::<Key<Session>>(), 8, "its heartbeat");
 }

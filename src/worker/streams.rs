@@ -15,7 +15,7 @@ use mio::event::Event;
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token};
 use socket2::SockRef;
-use std::cell::RefCell;
+use std::cell::Cell;
 use std::io::{self, ErrorKind, IoSlice, Read as _, Write as _};
 use std::net::Shutdown;
 #[cfg(target_os = "linux")]
@@ -41,7 +41,8 @@ pub struct NewStream {
 struct Stream {
     tcp: TcpStream,
     /// What the peer has to be sent before anything else: its 101, until the first write.
-    greeting: RefCell<Box<[u8]>>,
+    #[allow(clippy::box_collection, reason = "8 bytes instead of 24 for the many streams that have been greeted")]
+    greeting: Cell<Option<Box<Vec<u8>>>>,
     _admitted: Admitted,
 }
 
@@ -145,7 +146,8 @@ impl Streams {
     ) -> io::Result<()> {
         let mut tcp = TcpStream::from_std(tcp);
         self.registry.register(&mut tcp, Token(conn.slot() as usize), Interest::READABLE | Interest::WRITABLE)?;
-        self.beside.insert(conn, Stream { tcp, greeting: RefCell::new(greeting.into()), _admitted: admitted });
+        let greeting = Cell::new((!greeting.is_empty()).then(|| Box::new(greeting)));
+        self.beside.insert(conn, Stream { tcp, greeting, _admitted: admitted });
         Ok(())
     }
 
@@ -188,7 +190,7 @@ impl Streams {
     /// Whether the stream's first bytes have something in front of them, which only a [`SendLoop`] knows to send.
     #[cfg(target_os = "linux")]
     pub fn owes_greeting(&self, conn: Key<Conn>) -> bool {
-        self.get(conn).is_some_and(|stream| !stream.greeting.borrow().is_empty())
+        self.get(conn).is_some_and(Stream::owes_greeting)
     }
 
     /// What a sender writes to, as long as the stream is there.
@@ -213,16 +215,22 @@ impl Streams {
 }
 
 impl Stream {
+    #[cfg(target_os = "linux")]
+    fn owes_greeting(&self) -> bool {
+        let greeting = self.greeting.take();
+        let owes = greeting.is_some();
+        self.greeting.set(greeting);
+        owes
+    }
+
     /// Writes bytes, and in front of them the greeting, which is not counted.
     fn write(&self, bytes: &[u8]) -> io::Result<usize> {
-        let mut greeting = self.greeting.borrow_mut();
-        if greeting.is_empty() {
-            return (&self.tcp).write(bytes);
-        }
-        let written = (&self.tcp).write_vectored(&[IoSlice::new(&greeting), IoSlice::new(bytes)])?;
-        let greeted = written.min(greeting.len());
-        *greeting = greeting[greeted..].into();
-        Ok(written - greeted)
+        let Some(mut greeting) = self.greeting.take() else { return (&self.tcp).write(bytes) };
+        let written = (&self.tcp).write_vectored(&[IoSlice::new(&greeting), IoSlice::new(bytes)]);
+        let greeted = written.as_ref().map_or(0, |written| greeting.len().min(*written));
+        greeting.drain(..greeted);
+        self.greeting.set(Some(greeting).filter(|greeting| !greeting.is_empty()));
+        Ok(written? - greeted)
     }
 }
 
