@@ -36,6 +36,9 @@ pub struct Settings {
     /// Bytes that may wait for a session. What happens beyond that is for `policy` to say. Default 4 MiB: a second of a
     /// heavy feed; larger values let more memory wait for those who may never read it.
     pub outbox_bytes_max: usize,
+    /// Bytes that wait for a session when `on_pressure` handlers hear of it; they hear again when it is half of that.
+    /// Default 1 MiB, a quarter of `outbox_bytes_max`: time to send less before anything is dropped.
+    pub outbox_watermark: usize,
     /// How long a packet may wait for a session. Default 20 s, as long as a pong may take: what has not been taken by then
     /// is of no use in a live feed, and neither is a client that has not read for so long.
     pub outbox_age_max: Duration,
@@ -105,6 +108,7 @@ impl Default for Settings {
             payload_bytes_max: 1_000_000,
             policy: Policy::Evict,
             outbox_bytes_max: 4 << 20,
+            outbox_watermark: 1 << 20,
             outbox_age_max: Duration::from_secs(20),
             outboxes_bytes_max: 1 << 30,
             lag_bytes_max: 1 << 20,
@@ -268,6 +272,7 @@ impl Settings {
         payload_bytes_max: restart,
         policy: restart,
         outbox_bytes_max: live,
+        outbox_watermark: live,
         outbox_age_max: live,
         outboxes_bytes_max: live,
         send_buffer_bytes: restart,
@@ -308,6 +313,7 @@ impl Settings {
             (self.ping_timeout.is_zero(), "ping_timeout", "is longer than nothing"),
             (self.payload_bytes_max == 0 || self.payload_bytes_max > 1 << 30, "payload_bytes_max", "1 byte to 1 GiB"),
             (self.outbox_bytes_max == 0, "outbox_bytes_max", "at least 1 byte"),
+            (self.outbox_watermark == 0, "outbox_watermark", "at least 1 byte"),
             (self.outbox_age_max.is_zero(), "outbox_age_max", "is longer than nothing"),
             (self.outboxes_bytes_max == 0, "outboxes_bytes_max", "at least 1 byte"),
             (self.lag_bytes_max == 0, "lag_bytes_max", "at least 1 byte"),

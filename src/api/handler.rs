@@ -9,7 +9,7 @@
 use super::ack::Ack;
 use super::args;
 use super::namespace::ConnectError;
-use super::socket::Socket;
+use super::socket::{Pressure, Socket};
 use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -76,6 +76,12 @@ pub trait EndHandler<M>: Send + Sync + 'static {
     fn call(&self, socket: Socket, reason: crate::CloseReason) -> Option<Rest<()>>;
 }
 
+/// A function that hears how far behind a client is: `Fn(Socket, Pressure)`, sync or async.
+pub trait PressureHandler<M>: Send + Sync + 'static {
+    #[doc(hidden)]
+    fn call(&self, socket: Socket, pressure: Pressure) -> Option<Rest<()>>;
+}
+
 /// A function that lets a socket in or not: `Fn(Socket) -> Result<(), ConnectError>`, sync or async.
 pub trait Middleware<M>: Send + Sync + 'static {
     #[doc(hidden)]
@@ -87,6 +93,7 @@ pub(crate) type AnyEventHandler =
 pub(crate) type AnyUnhandledHandler = Arc<dyn Fn(Socket, &str, args::Args, Ack) + Send + Sync>;
 pub(crate) type AnySocketHandler = Arc<dyn Fn(Socket) -> Option<Rest<()>> + Send + Sync>;
 pub(crate) type AnyEndHandler = Arc<dyn Fn(Socket, crate::CloseReason) -> Option<Rest<()>> + Send + Sync>;
+pub(crate) type AnyPressureHandler = Arc<dyn Fn(Socket, Pressure) -> Option<Rest<()>> + Send + Sync>;
 pub(crate) type AnyMiddleware = Arc<dyn Fn(Socket) -> Step<Result<(), ConnectError>> + Send + Sync>;
 
 /// Marks the handlers that are done when they return.
@@ -245,6 +252,26 @@ where
 {
     fn call(&self, socket: Socket, reason: crate::CloseReason) -> Option<Rest<()>> {
         Some(Box::pin(self(socket, reason)))
+    }
+}
+
+impl<F> PressureHandler<Now<()>> for F
+where
+    F: Fn(Socket, Pressure) + Send + Sync + 'static,
+{
+    fn call(&self, socket: Socket, pressure: Pressure) -> Option<Rest<()>> {
+        self(socket, pressure);
+        None
+    }
+}
+
+impl<F, Fut> PressureHandler<Later<Fut>> for F
+where
+    F: Fn(Socket, Pressure) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = ()> + 'static,
+{
+    fn call(&self, socket: Socket, pressure: Pressure) -> Option<Rest<()>> {
+        Some(Box::pin(self(socket, pressure)))
     }
 }
 

@@ -11,10 +11,12 @@
 
 use super::ack::{Ack, Answer};
 use super::args;
-use super::handler::{AnyEndHandler, AnyEventHandler, Incoming, Panicked, Rest, Step, guarded, run};
+use super::handler::{
+    AnyEndHandler, AnyEventHandler, AnyPressureHandler, Incoming, Panicked, Rest, Step, guarded, run,
+};
 use super::io::{Io, Snapshot};
 use super::namespace::{Behaviour, ConnectError};
-use super::socket::{Place, Socket, answer};
+use super::socket::{Place, Pressure, Socket, answer};
 use crate::error::CloseReason;
 use crate::shard::Shard;
 use crate::shard::arena::{Beside, Key};
@@ -53,6 +55,7 @@ pub(crate) struct Entry {
 pub(crate) struct Own {
     pub events: HashMap<Box<str>, Vec<AnyEventHandler>>,
     pub disconnecting: Vec<AnyEndHandler>,
+    pub pressure: Vec<AnyPressureHandler>,
     pub disconnect: Vec<AnyEndHandler>,
 }
 
@@ -113,6 +116,10 @@ impl App for Dispatch {
                 self.0.tidy(socket);
             }
             Event::Disconnected { socket, reason } => self.0.on_disconnected(shard, socket, reason),
+            Event::Pressure { socket, high } => {
+                self.0.on_pressure(shard, socket, if high { Pressure::High } else { Pressure::Cleared });
+                self.0.tidy(socket);
+            }
             Event::Acked { token, outcome } => self.0.on_acked(token, outcome),
             Event::Counted { token, counts } => self.0.on_counted(token, counts),
             Event::Opened { .. } | Event::Message { .. } | Event::Closed { .. } => {
@@ -252,6 +259,25 @@ impl Local {
         shard.borrow_mut().leave_all(key);
         self.run_all("disconnect", disconnect, &socket, reason);
         self.forget(key);
+    }
+
+    fn on_pressure(&self, shard: &RefCell<Shard>, key: Key<sockets::Socket>, pressure: Pressure) {
+        let mut handlers = Vec::new();
+        if let Some(namespace) = shard.borrow().namespace_of(key) {
+            let snapshot = self.snapshot.borrow();
+            handlers.extend(snapshot.namespaces().get(namespace).iter().flat_map(|it| &it.pressure).cloned());
+        }
+        let own = |entry: &Entry| entry.handlers.as_ref().map(|own| own.pressure.clone());
+        handlers.extend(self.entries.borrow().get(key).and_then(own).into_iter().flatten());
+        // Thousands may fall behind together, and usually nobody asks.
+        if handlers.is_empty() {
+            return;
+        }
+        let Some(socket) = self.handle(shard, key) else { return };
+        for handler in handlers {
+            let rest = guarded("pressure", || handler(socket.clone(), pressure));
+            self.go_on("pressure", &socket, rest);
+        }
     }
 
     fn run_all(&self, what: &'static str, handlers: Vec<AnyEndHandler>, socket: &Socket, reason: CloseReason) {

@@ -7,8 +7,8 @@ use super::ack::Ack;
 use super::args::Args;
 use super::broadcast::Broadcast;
 use super::handler::{
-    AnyEndHandler, AnyEventHandler, AnyMiddleware, AnySocketHandler, AnyUnhandledHandler, EndHandler, EventHandler,
-    Middleware, SocketHandler,
+    AnyEndHandler, AnyEventHandler, AnyMiddleware, AnyPressureHandler, AnySocketHandler, AnyUnhandledHandler,
+    EndHandler, EventHandler, Middleware, PressureHandler, SocketHandler,
 };
 use super::io::Io;
 use super::socket::Socket;
@@ -62,6 +62,7 @@ pub(crate) struct Behaviour {
     pub events: HashMap<Box<str>, Vec<AnyEventHandler>>,
     pub unhandled: Option<AnyUnhandledHandler>,
     pub disconnecting: Vec<AnyEndHandler>,
+    pub pressure: Vec<AnyPressureHandler>,
     pub disconnect: Vec<AnyEndHandler>,
 }
 
@@ -122,6 +123,11 @@ impl Namespace {
     /// Calls `handler` for every socket that leaves, while it is still in its rooms.
     pub fn on_disconnecting<M>(&self, handler: impl EndHandler<M>) -> &Self {
         self.change(|it| it.disconnecting.push(Arc::new(move |socket, reason| handler.call(socket, reason))))
+    }
+
+    /// Calls `handler` when much waits for a client, and when it no longer does; see [`Socket::on_pressure`].
+    pub fn on_pressure<M>(&self, handler: impl PressureHandler<M>) -> &Self {
+        self.change(|it| it.pressure.push(Arc::new(move |socket, pressure| handler.call(socket, pressure))))
     }
 
     /// Calls `handler` for every socket that has left.

@@ -2,7 +2,7 @@
 
 use super::ack::{AckError, AckFuture, Answer};
 use super::broadcast::{Broadcast, Rooms, names, prepare};
-use super::handler::{AnyEndHandler, AnyEventHandler, EndHandler, EventHandler};
+use super::handler::{AnyEndHandler, AnyEventHandler, AnyPressureHandler, EndHandler, EventHandler, PressureHandler};
 use super::io::Io;
 use super::{EmitError, args, local};
 use crate::proto::id::IdText;
@@ -50,6 +50,16 @@ pub struct Backlog {
     pub bytes: usize,
     /// For how long the first of them have waited.
     pub age: Duration,
+}
+
+/// How far behind a client is, as [`Socket::on_pressure`] tells it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Pressure {
+    /// More waits for it than [`outbox_watermark`](crate::Settings::outbox_watermark).
+    High,
+    /// It is less than half of that again.
+    Cleared,
 }
 
 /// A client's place in one namespace (Socket.IO's `Socket`). Cheap to clone, usable from any thread or runtime.
@@ -186,6 +196,14 @@ impl Socket {
     pub fn on_disconnect<M>(&self, handler: impl EndHandler<M>) -> &Self {
         let handler: AnyEndHandler = Arc::new(move |socket, reason| handler.call(socket, reason));
         self.keep(move |entry| entry.handlers_mut().disconnect.push(handler))
+    }
+
+    /// Calls `handler` when much waits for the client, because it reads more slowly than it is sent, and when it no longer
+    /// does: time to send less before anything is dropped. [`backlog`](Self::backlog) says how much it is. A client that
+    /// is closed for it is not [`Cleared`](Pressure::Cleared); it disconnects.
+    pub fn on_pressure<M>(&self, handler: impl PressureHandler<M>) -> &Self {
+        let handler: AnyPressureHandler = Arc::new(move |socket, pressure| handler.call(socket, pressure));
+        self.keep(move |entry| entry.handlers_mut().pressure.push(handler))
     }
 
     /// Emits an event to this client. A tuple is several arguments; see [`args`](crate::args).

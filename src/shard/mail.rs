@@ -153,6 +153,8 @@ pub enum Event<'a> {
     Acked { token: u64, outcome: Acked<'a> },
     /// A socket leaves. Its rooms are still there, at most until the turn ends; it receives nothing any more.
     Disconnected { socket: Key<Socket>, reason: CloseReason },
+    /// Much waits for the client of this socket, or no longer does.
+    Pressure { socket: Key<Socket>, high: bool },
     /// A shard's share of a counted broadcast.
     Counted { token: u64, counts: Counts },
 }
@@ -184,6 +186,7 @@ impl Event<'_> {
                 Event::Acked { token, outcome: Acked::Disconnected }
             }
             Event::Disconnected { socket, reason } => Event::Disconnected { socket, reason },
+            Event::Pressure { socket, high } => Event::Pressure { socket, high },
             Event::Counted { token, counts } => Event::Counted { token, counts },
         }
     }

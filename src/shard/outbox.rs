@@ -32,6 +32,8 @@ const CONFLATE_BYTES_MIN: usize = 4 << 10;
 pub struct Outbox {
     /// What this turn has gathered; it comes after the backlog.
     pub run: Run,
+    /// Whether the application has heard that much waits, and not yet that it is less.
+    pub pressed: bool,
     /// Whether the wheel holds an entry that will look how long the backlog has waited.
     pub aging: bool,
     backlog: Option<Box<Backlog>>,
@@ -265,7 +267,7 @@ impl Backlog {
                 let (go, rest): (Vec<_>, Vec<_>) =
                     items(first).partition(|item| *item.packet.fate() == Fate::DroppedOldest);
                 dropped += go.len() as u64;
-                self.bytes -= go.iter().map(|item| item.packet.websocket().len()).sum::<usize>();
+                self.bytes -= go.iter().map(Item::bytes).sum::<usize>();
                 stay.extend(rest);
             }
             chains.pop(&mut self.spans);
@@ -303,7 +305,7 @@ impl Backlog {
         self.sift(chains, |items| {
             let stays = |item: &Item| {
                 let goes = excess > 0 && *item.packet.fate() == Fate::DroppedNewest;
-                excess = excess.saturating_sub(if goes { item.packet.websocket().len() } else { 0 });
+                excess = excess.saturating_sub(if goes { item.bytes() } else { 0 });
                 !goes
             };
             let mut stay: Vec<bool> = items.iter().rev().map(stays).collect();
@@ -319,8 +321,8 @@ impl Backlog {
         let stay = choose(&all);
         let dropped = stay.iter().filter(|stays| !**stays).count();
         if dropped > 0 {
-            let len = |item: &Item| item.packet.websocket().len();
-            self.bytes -= all.iter().zip(&stay).filter(|(_, stays)| !**stays).map(|(item, _)| len(item)).sum::<usize>();
+            self.bytes -=
+                all.iter().zip(&stay).filter(|(_, stays)| !**stays).map(|(item, _)| item.bytes()).sum::<usize>();
             chains.clear(&mut self.spans);
             let rest = all.into_iter().zip(stay).filter_map(|(item, stays)| stays.then_some(item)).collect();
             chains.put(&mut self.spans, pieces(rest));
@@ -370,26 +372,24 @@ fn items(segment: &Segment) -> impl Iterator<Item = Item> {
     segment.packets.iter().map(|packet| Item { packet: Arc::clone(packet), since: segment.since })
 }
 
-/// Makes segments of what was chosen. A segment has one age, so packets of different ages are parted; but for those whose
-/// age does not matter, because they wait for a newer one and nothing else.
+/// Makes segments of what was chosen, as large as runs make them. A segment has one age, so packets of different ages are
+/// parted; but for those whose age does not matter, because they wait for a newer one and nothing else.
 fn pieces(items: Vec<Item>) -> Vec<Segment> {
     let mut pieces = Vec::new();
     let mut items = items.into_iter().peekable();
     while let Some(first) = items.next() {
-        let mut since = first.age();
-        let (mut packets, mut eldest) = (vec![first.packet], first.since);
-        let joins = |item: &Item, since: Option<Millis>| {
-            let same_age = since.is_none() || item.age().is_none() || item.age() == since;
-            same_age && item.is_small()
-        };
-        while packets[0].websocket().len() <= LAID_OUT_BYTES_MAX
-            && let Some(item) = items.next_if(|item| joins(item, since))
-        {
-            since = since.or(item.age());
+        let (mut age, mut eldest, mut bytes) = (first.age(), first.since, first.bytes());
+        let mut packets = vec![first.packet];
+        while let Some(item) = items.next_if(|item| {
+            let same_age = age.is_none() || item.age().is_none() || item.age() == age;
+            same_age && bytes + item.bytes() <= (packets.len() + 1) * LAID_OUT_BYTES_MAX
+        }) {
+            age = age.or(item.age());
             eldest = eldest.min(item.since);
+            bytes += item.bytes();
             packets.push(item.packet);
         }
-        pieces.push(Segment::laid_out(packets, since.unwrap_or(eldest)));
+        pieces.push(Segment::laid_out(packets, age.unwrap_or(eldest)));
     }
     pieces
 }
@@ -400,7 +400,7 @@ impl Item {
         (!matches!(self.packet.fate(), Fate::Conflated(_))).then_some(self.since)
     }
 
-    fn is_small(&self) -> bool {
-        self.packet.websocket().len() <= LAID_OUT_BYTES_MAX
+    fn bytes(&self) -> usize {
+        self.packet.websocket().len()
     }
 }

@@ -9,9 +9,11 @@
 //! | `outbox_bytes_max` | a session | drop as the packets' fates allow, else evict |
 //! | `outbox_age_max` | a session | drop what is marked to make room; evict for anything that must arrive |
 //! | `outboxes_bytes_max` | the process | evict who is furthest behind: [`Shard::shed`] |
+//! | `outbox_watermark` | a session | tell the application, and again when it is half of that |
 
 use super::arena::Key;
 use super::engine::millis;
+use super::mail::Event;
 use super::outbox::Bounds;
 use super::session::{Session, State, Transport};
 use super::sockets::{Socket, SocketState};
@@ -32,8 +34,24 @@ impl Shard {
         if session.outbox.backlog_bytes() > bounds.bytes_max {
             return self.evict(key);
         }
+        self.gauge(key);
+        let session = self.sessions.get_mut(key).expect("the caller has it");
         if !session.outbox.aging && session.outbox.has_backlog() {
             self.watch_age(key, None);
+        }
+    }
+
+    /// Tells the application when much waits, and when it no longer does.
+    pub(super) fn gauge(&mut self, key: Key<Session>) {
+        let session = self.sessions.get_mut(key).expect("the caller has it");
+        let (bytes, watermark) = (session.outbox.backlog_bytes(), self.settings.outbox_watermark);
+        let high = if session.outbox.pressed { bytes > watermark / 2 } else { bytes > watermark };
+        if std::mem::replace(&mut session.outbox.pressed, high) != high {
+            let here = |&socket: &Key<Socket>| {
+                self.sockets.get(socket).is_some_and(|socket| socket.state == SocketState::Connected)
+            };
+            let sockets = session.sockets.iter().filter_map(|&slot| self.sockets.key_at(slot)).filter(here);
+            self.events.extend(sockets.map(|socket| Event::Pressure { socket, high }));
         }
     }
 

@@ -44,6 +44,7 @@ struct Recorder {
     ends: RefCell<Vec<CloseReason>>,
     names: RefCell<Vec<String>>,
     acks: RefCell<Vec<String>>,
+    pressure: RefCell<Vec<bool>>,
 }
 
 impl App for Recorder {
@@ -58,6 +59,7 @@ impl App for Recorder {
                 }
             }
             Event::Received { name, .. } => self.names.borrow_mut().push(name.into_owned()),
+            Event::Pressure { high, .. } => self.pressure.borrow_mut().push(high),
             Event::Disconnected { reason, .. } => self.ends.borrow_mut().push(reason),
             Event::Acked { token, outcome } => self.acks.borrow_mut().push(match outcome {
                 Acked::Answered { data, .. } => format!("{token} {data}"),

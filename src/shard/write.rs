@@ -72,6 +72,7 @@ impl Shard {
                 let mut payload = Vec::new();
                 self.counters.written += session.outbox.take_payload(&mut self.chains, &mut payload) as u64;
                 self.answer_payload(poll, payload);
+                self.gauge(key);
                 None
             }
         }
@@ -111,9 +112,12 @@ impl Shard {
         if bytes < offered {
             self.block(key);
             self.hold_to_limits(key);
-        } else if !session.outbox.is_empty() {
-            // The next segment of a backlog: the stream takes it, but others may be owed something small.
-            self.lanes.add(key, &mut session.queued, Lane::Wide);
+        } else {
+            if !session.outbox.is_empty() {
+                // The next segment of a backlog: the stream takes it, but others may be owed something small.
+                self.lanes.add(key, &mut session.queued, Lane::Wide);
+            }
+            self.gauge(key);
         }
     }
 

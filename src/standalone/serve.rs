@@ -283,6 +283,8 @@ fn settings(config: &Config, bundles: &Bundles) -> Settings {
         payload_bytes_max: engine.payload_bytes_max,
         policy: crate::Policy::Evict,
         outbox_bytes_max: limits.outbox_bytes_max,
+        // Of use to handlers alone, and the program has none.
+        outbox_watermark: Settings::default().outbox_watermark,
         outbox_age_max: limits.outbox_age_max,
         outboxes_bytes_max: limits.outboxes_bytes_max,
         lag_bytes_max: limits.lag_bytes_max,

@@ -75,6 +75,10 @@ impl State {
                     self.broadcast(shard, &Target { namespace: namespace.into(), ..Target::default() });
                 }
             }
+            Event::Pressure { socket, high } => {
+                let at = self.oracle.place_of(number, socket);
+                self.oracle.pressure(at, high);
+            }
             Event::Counted { token, counts } => self.oracle.counted(token, counts.sockets),
             Event::Opened { .. } | Event::Message { .. } | Event::Closed { .. } => {
                 unreachable!("only a bare Engine.IO server tells these")

@@ -71,6 +71,8 @@ pub struct Place {
     pub namespace: String,
     pub rooms: BTreeSet<String>,
     pub state: SocketState,
+    /// Much waits for it.
+    pressed: bool,
     /// Number of the next event that its client sends.
     pub next_event: u64,
 }
@@ -195,6 +197,7 @@ impl Oracle {
             id,
             namespace: namespace.into(),
             state: SocketState::Connecting,
+            pressed: false,
             next_event: 0,
         });
         self.by_key.insert((shard.number(), key), at);
@@ -353,6 +356,14 @@ impl Oracle {
     }
 
     // ---- what the shard tells
+
+    pub fn pressure(&mut self, at: usize, high: bool) {
+        let place = &mut self.places[at];
+        assert_eq!(place.state, SocketState::Connected, "only of those who are in");
+        // One that came while much waited for another socket of its session may hear of the end alone.
+        assert!(!(place.pressed && high), "{} is told once", place.id);
+        place.pressed = high;
+    }
 
     pub fn disconnected(&mut self, at: usize, reason: CloseReason) {
         let place = &mut self.places[at];

@@ -141,7 +141,9 @@ impl World {
     fn shed(&mut self, number: u16) -> Option<usize> {
         let shard = &self.shards[number as usize];
         let waiting = shard.borrow().waiting_bytes();
-        if self.quiet || waiting == 0 || !self.random.one_in(100) {
+        // A drain promises what no server can keep that runs out of memory.
+        let draining = shard.borrow().draining().is_some();
+        if self.quiet || draining || waiting == 0 || !self.random.one_in(100) {
             return None;
         }
         let excess = 1 + self.random.below(waiting);
@@ -423,6 +425,7 @@ fn settings(random: &mut Random) -> Settings {
         outbox_bytes_max: 60_000 + random.below(80_000),
         // Packets are some 300 bytes here, with what they cost beside their data.
         lag_bytes_max: 300 << random.below(12),
+        outbox_watermark: 500 + random.below(20_000),
         payload_bytes_max: 3_000 + random.below(20_000),
         namespaces_per_session_max: 2 + random.below(3),
         rooms_per_socket_max: 2 + random.below(6),

@@ -266,3 +266,26 @@ fn too_much_in_all_evicts_who_is_furthest_behind() {
     server.resume(conns[0].0);
     assert_eq!(server.numbers(conns[0].0), [0]);
 }
+
+#[test]
+fn the_application_hears_once_that_much_waits_and_once_that_it_no_longer_does() {
+    let mut server = with(Settings { outbox_watermark: 4 * 97, ..patient() });
+    let (slow, socket) = server.joined();
+    server.stall(slow);
+    for number in 0..6 {
+        assert!(number < 5 || *server.app.pressure.borrow() == [true], "with the fifth");
+        server.cast(&numbered(number, Fate::Kept));
+    }
+    assert_eq!(server.shard.borrow().backlog(socket), Some((6 * 97, 0)));
+    server.pipes.room.insert(slow, 3 * 97);
+    server.shard.borrow_mut().on_writable(slow);
+    server.turn();
+    assert_eq!(server.app.pressure.take(), [true], "three wait, which is more than half");
+    server.pipes.room.insert(slow, 97);
+    server.shard.borrow_mut().on_writable(slow);
+    server.wait(5);
+    assert_eq!(server.app.pressure.take(), [false]);
+    assert_eq!(server.shard.borrow().backlog(socket), Some((2 * 97, 5)));
+    server.resume(slow);
+    assert_eq!((server.app.pressure.take(), server.numbers(slow)), (vec![], Vec::from_iter(0..6)));
+}
