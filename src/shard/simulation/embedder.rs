@@ -298,6 +298,7 @@ impl State {
             rooms: (0..rooms).map(|_| self.room().into()).collect(),
             except: (0..except).map(|_| self.room().into()).collect(),
             volatile: self.random.one_in(6),
+            key: None,
         }
     }
 

@@ -254,7 +254,11 @@ impl World {
             Mail::Join { target, rooms } => oracle.joined_by(shard, target, rooms),
             Mail::Leave { target, rooms } => oracle.left_by(shard, target, rooms),
             Mail::Disconnect { target, close } => oracle.disconnected_by(shard, target, *close),
-            Mail::Request { .. } | Mail::Abandoned { .. } | Mail::Answer { .. } | Mail::Counted { .. } => {}
+            Mail::Forget { .. }
+            | Mail::Request { .. }
+            | Mail::Abandoned { .. }
+            | Mail::Answer { .. }
+            | Mail::Counted { .. } => {}
         }
         None
     }
