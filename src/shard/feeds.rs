@@ -41,8 +41,8 @@ use std::sync::Arc;
 pub struct Feeds {
     feeds: Arena<Feed>,
     by_name: HashMap<Box<str>, Names>,
-    /// Slots of the feeds that hold something.
-    holding: BTreeSet<u32>,
+    /// The feeds that hold something: the number of the change since which they do, and the slot.
+    holding: BTreeSet<(u64, u32)>,
     /// Numbers whatever is held or retained, in the order in which it changed.
     changes: u64,
 }
@@ -70,6 +70,8 @@ struct Window {
     every: Millis,
     ends: Millis,
     held: Newest,
+    /// The change with which it began to hold what it holds.
+    since: u64,
 }
 
 /// Of each key the newest event, in the order in which they changed.
@@ -212,8 +214,9 @@ impl Feeds {
         assert_eq!(named.count(), self.feeds.len());
         for (key, feed) in self.feeds.iter() {
             assert_eq!(self.find(&feed.namespace, feed.room.as_deref()), Some(key));
-            let holds = feed.window.as_ref().is_some_and(|window| !window.held.is_empty());
-            assert_eq!(self.holding.contains(&key.slot()), holds);
+            if let Some(window) = &feed.window {
+                assert_eq!(self.holding.contains(&(window.since, key.slot())), !window.held.is_empty());
+            }
             assert!(feed.window.is_some() || !feed.retained.is_empty(), "an idle feed is freed");
             let retaining = &self.by_name[&feed.namespace].retaining;
             let listed = feed.room.is_some() && !feed.retained.is_empty();
@@ -223,6 +226,8 @@ impl Feeds {
                 assert!(newest.changes.iter().all(|(key, change)| newest.by_change[change].key == *key));
             }
         }
+        let holds = |feed: &Feed| feed.window.as_ref().is_some_and(|window| !window.held.is_empty());
+        assert_eq!(self.feeds.iter().filter(|(_, feed)| holds(feed)).count(), self.holding.len());
         let retain = self.feeds.iter().filter(|(_, feed)| feed.room.is_some() && !feed.retained.is_empty()).count();
         assert_eq!(self.by_name.values().map(|names| names.retaining.len()).sum::<usize>(), retain);
     }
@@ -266,18 +271,21 @@ impl Shard {
             self.flush(feed);
         }
         let change = self.feeds.next_change();
-        let window = self.feeds.at(feed).window.as_mut().expect("just seen");
+        let window = self.feeds.feeds.get_mut(feed).and_then(|feed| feed.window.as_mut()).expect("just seen");
+        if window.held.is_empty() {
+            window.since = change;
+            self.feeds.holding.insert((change, feed.slot()));
+        }
         if window.held.put(change, &place, target, packet) {
             self.counters.conflated_in_windows += 1;
         }
-        self.feeds.holding.insert(feed.slot());
         Some(members)
     }
 
     fn open_window(&mut self, key: Key<Feed>, every: Millis) {
         let ends = self.now + every;
         let feed = self.feeds.at(key);
-        feed.window = Some(Window { every, ends, held: Newest::default() });
+        feed.window = Some(Window { every, ends, held: Newest::default(), since: 0 });
         self.wake_at(ends, Timer::Window(key));
     }
 
@@ -300,11 +308,13 @@ impl Shard {
 
     /// What a feed holds leaves, and its window begins anew.
     fn flush(&mut self, key: Key<Feed>) {
-        let feed = self.feeds.at(key);
-        let Some(window) = feed.window.as_mut().filter(|window| !window.held.is_empty()) else { return };
+        // What left before may have made the limit on rooms forget this one.
+        let window = self.feeds.feeds.get_mut(key).and_then(|feed| feed.window.as_mut());
+        let Some(window) = window.filter(|window| !window.held.is_empty()) else { return };
         window.ends = self.now + window.every;
         let held = std::mem::take(&mut window.held);
-        self.feeds.holding.remove(&key.slot());
+        let since = window.since;
+        self.feeds.holding.remove(&(since, key.slot()));
         for Entry { target, packet, .. } in held.by_change.into_values() {
             self.pass(&target, &packet);
         }
@@ -312,7 +322,7 @@ impl Shard {
 
     /// What everybody holds leaves: nothing will come after it.
     pub(super) fn flush_all(&mut self) {
-        while let Some(&slot) = self.feeds.holding.first() {
+        while let Some(&(_, slot)) = self.feeds.holding.first() {
             self.flush(self.feeds.feeds.key_at(slot).expect("it holds something"));
         }
     }
@@ -331,7 +341,7 @@ impl Shard {
         }
         let holding: Vec<Key<Feed>> = match &target.rooms[..] {
             [] => {
-                let feeds = self.feeds.holding.iter().filter_map(|&slot| self.feeds.feeds.key_at(slot));
+                let feeds = self.feeds.holding.iter().filter_map(|&(_, slot)| self.feeds.feeds.key_at(slot));
                 let here =
                     |&key: &Key<Feed>| self.feeds.feeds.get(key).is_some_and(|feed| feed.namespace == target.namespace);
                 feeds.filter(here).collect()
@@ -363,7 +373,9 @@ impl Shard {
             retained.remove_oldest();
             self.counters.retained_forgotten += 1;
         }
-        self.feeds.list(feed, change);
+        // A number of its own: of the rooms of one event, the first named changed first.
+        let changed = self.feeds.next_change();
+        self.feeds.list(feed, changed);
         let retaining = &self.feeds.by_name[&target.namespace].retaining;
         if retaining.len() > self.settings.retain_rooms_max {
             let &(_, oldest) = retaining.first().expect("it is too long");
@@ -414,11 +426,12 @@ impl Shard {
             return;
         }
         let socket = self.sockets.get(key).expect("the caller has it");
-        let namespace = self.namespace(socket.namespace);
-        let rooms = namespace.rooms_of(socket).map(Some).chain([None]);
+        let namespace = &self.namespace(socket.namespace).name;
+        let rooms = self.rooms_of(key);
+        let rooms = rooms.iter().map(|room| Some(&**room)).chain([None]);
         // An event to several rooms is there several times, with one number.
         let retained: BTreeMap<u64, &Entry> =
-            rooms.flat_map(|room| self.retained_for(socket, &namespace.name, room)).collect();
+            rooms.flat_map(|room| self.retained_for(socket, namespace, room)).collect();
         let packets: Vec<_> = retained.into_values().map(|entry| Arc::clone(&entry.packet)).collect();
         self.give(key, &packets);
     }
