@@ -74,8 +74,10 @@ pub use api::handler::{EndHandler, EventHandler, Middleware, PressureHandler, So
 pub use api::io::Io;
 pub use api::namespace::{ConnectError, Namespace};
 pub use api::server::{Server, StartError};
-pub use api::socket::{Backlog, Conn, Emitted, HandshakeView, JoinError, Pressure, Socket, Volatile, WithTimeout};
+pub use api::socket::{
+    Backlog, Conflated, Conn, Emitted, HandshakeView, JoinError, Pressure, Socket, Volatile, WithTimeout,
+};
 pub use api::{CountFuture, Counts, EmitError, Rooms, Stats};
 pub use error::CloseReason;
-pub use settings::{Cors, FdTables, Origins, Policy, SendPath, Settings, SettingsError, Transports};
+pub use settings::{Cors, FdTables, Feed, Origins, Policy, SendPath, Settings, SettingsError, Transports};
 pub use worker::http::PeerAddress;

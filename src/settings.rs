@@ -31,8 +31,21 @@ pub struct Settings {
     pub connect_timeout: Duration,
     /// Largest WebSocket message or POST body, in bytes; announced as `maxPayload`. Default 1,000,000.
     pub payload_bytes_max: usize,
-    /// What becomes of events whose receiver is behind. Default `Evict`.
+    /// What becomes of events whose receiver is behind. Default `Evict`. A rule of `feeds` may say otherwise.
     pub policy: Policy,
+    /// Rules for the events of namespaces and rooms; the first that fits counts. Default: none, which costs nothing.
+    pub feeds: Vec<Feed>,
+    /// Keys whose newest events a room with [`Feed::conflate_every`] may hold at a time, on each worker. One more, and what
+    /// is held leaves before its time. Default 1,000: as many symbols as a screen can show, at 200 bytes 200 KB a window
+    /// and client, a twentieth of `outbox_bytes_max`.
+    pub conflate_keys_max: usize,
+    /// Keys whose newest events a room with [`Feed::retain`] keeps. One more, and the key that changed longest ago is
+    /// forgotten. Default 1,000: whoever joins gets them all at once, so this times the size of an event has to stay well
+    /// below `outbox_bytes_max`.
+    pub retain_keys_max: usize,
+    /// Rooms of a namespace that retain something. One more, and the room that changed longest ago is forgotten. Default
+    /// 10,000: with a hundred keys of 200 bytes in each they hold 200 MB, shared by all workers.
+    pub retain_rooms_max: usize,
     /// Bytes that may wait for a session. What happens beyond that is for `policy` to say. Default 4 MiB: a second of a
     /// heavy feed; larger values let more memory wait for those who may never read it.
     pub outbox_bytes_max: usize,
@@ -107,6 +120,10 @@ impl Default for Settings {
             connect_timeout: Duration::from_secs(45),
             payload_bytes_max: 1_000_000,
             policy: Policy::Evict,
+            feeds: Vec::new(),
+            conflate_keys_max: 1_000,
+            retain_keys_max: 1_000,
+            retain_rooms_max: 10_000,
             outbox_bytes_max: 4 << 20,
             outbox_watermark: 1 << 20,
             outbox_age_max: Duration::from_secs(20),
@@ -186,6 +203,64 @@ pub enum Policy {
     DropOldest,
     /// Of events with the same key only the newest waits. The key is what the emit has said, else the event's name.
     Conflate,
+}
+
+/// A rule for the events of a namespace or of some of its rooms; see [`Settings::feeds`].
+///
+/// ```
+/// use fanfare::{Feed, Policy, Settings};
+/// use std::time::Duration;
+///
+/// let prices = Feed {
+///     room: Some("ticker:*".into()),
+///     policy: Policy::Conflate,
+///     conflate_every: Some(Duration::from_millis(200)),
+///     retain: true,
+///     ..Feed::default()
+/// };
+/// let settings = Settings { feeds: vec![prices], ..Settings::default() };
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Feed {
+    /// The namespace. Default `/`.
+    pub namespace: String,
+    /// A room's name, or how the names of some begin and `*`. `None`, the default: what is emitted to the whole namespace
+    /// or to a single socket, and to the rooms that no rule before this one fits.
+    pub room: Option<String>,
+    /// What becomes of events whose receiver is behind. Of several rooms the first rule that fits any of them counts.
+    pub policy: Policy,
+    /// The room's *window*: events with a key are held, the newest of each key, and leave together, at most once in this
+    /// time. The first one after a quiet time leaves at once. Default: none, everything leaves at once.
+    pub conflate_every: Option<Duration>,
+    /// Whether the newest event of each key is kept, for each socket that joins later. Default: no.
+    pub retain: bool,
+}
+
+impl Default for Feed {
+    fn default() -> Self {
+        Feed { namespace: "/".into(), room: None, policy: Policy::Evict, conflate_every: None, retain: false }
+    }
+}
+
+impl Feed {
+    /// Whether it is for this room, or with `None` for everyone in the namespace.
+    fn fits(&self, namespace: &str, room: Option<&str>) -> bool {
+        self.namespace == namespace
+            && match (&self.room, room) {
+                (None, _) => true,
+                (Some(_), None) => false,
+                (Some(name), Some(room)) => match name.strip_suffix('*') {
+                    Some(prefix) => room.starts_with(prefix),
+                    None => name == room,
+                },
+            }
+    }
+
+    /// A window of less than the clock's step would be none; one of an hour would be a fault.
+    fn has_odd_window(&self) -> bool {
+        let allowed = Duration::from_millis(1)..=Duration::from_secs(60);
+        self.conflate_every.is_some_and(|every| !allowed.contains(&every))
+    }
 }
 
 /// Which transports a client may open.
@@ -271,6 +346,10 @@ impl Settings {
         connect_timeout: live,
         payload_bytes_max: restart,
         policy: restart,
+        feeds: restart,
+        conflate_keys_max: live,
+        retain_keys_max: live,
+        retain_rooms_max: live,
         outbox_bytes_max: live,
         outbox_watermark: live,
         outbox_age_max: live,
@@ -295,6 +374,20 @@ impl Settings {
         shutdown_grace: live,
     }
 
+    /// The rule for a room, or with `None` for everyone in the namespace.
+    pub(crate) fn feed(&self, namespace: &str, room: Option<&str>) -> Option<&Feed> {
+        self.feeds.iter().find(|feed| feed.fits(namespace, room))
+    }
+
+    /// The policy for what is emitted to these rooms, or if there are none, to everyone in the namespace.
+    pub(crate) fn policy_for(&self, namespace: &str, rooms: &[Box<str>]) -> Policy {
+        let fits = |feed: &&Feed| match rooms {
+            [] => feed.fits(namespace, None),
+            rooms => rooms.iter().any(|room| feed.fits(namespace, Some(room))),
+        };
+        self.feeds.iter().find(fits).map_or(self.policy, |feed| feed.policy)
+    }
+
     /// Looks at what one field alone, or two together, can get wrong.
     pub(crate) fn check(&self) -> Result<(), SettingsError> {
         let wildcard = |cors: &Cors| cors.credentials && cors.origins == Origins::Any;
@@ -304,6 +397,7 @@ impl Settings {
         let methods_are_no_tokens = |cors: &Cors| !cors.methods.iter().all(is_token);
         let in_path = |b: u8| b.is_ascii_alphanumeric() || b"/-._~".contains(&b);
         let is_path = self.path.starts_with('/') && !self.path.ends_with('/') && self.path.bytes().all(in_path);
+        let is_namespace = |name: &str| name.starts_with('/') && !name.contains(',');
         let no_uring = self.io == SendPath::Uring && !cfg!(target_os = "linux");
         let cannot_part = self.fd_tables == FdTables::PerWorker && !cfg!(target_os = "linux");
         let rules = [
@@ -317,6 +411,15 @@ impl Settings {
             (self.outbox_age_max.is_zero(), "outbox_age_max", "is longer than nothing"),
             (self.outboxes_bytes_max == 0, "outboxes_bytes_max", "at least 1 byte"),
             (self.lag_bytes_max == 0, "lag_bytes_max", "at least 1 byte"),
+            (
+                !self.feeds.iter().all(|feed| is_namespace(&feed.namespace)),
+                "feeds",
+                "a namespace is a slash and no comma",
+            ),
+            (self.feeds.iter().any(Feed::has_odd_window), "feeds", "conflate_every is 1 ms to 1 minute"),
+            (self.conflate_keys_max == 0, "conflate_keys_max", "at least 1"),
+            (self.retain_keys_max == 0, "retain_keys_max", "at least 1"),
+            (self.retain_rooms_max == 0, "retain_rooms_max", "at least 1"),
             (self.handshake_timeout.is_zero(), "handshake_timeout", "is longer than nothing"),
             (self.request_timeout.is_zero(), "request_timeout", "is longer than nothing"),
             (self.rooms_per_socket_max == 0, "rooms_per_socket_max", "at least 1"),
@@ -331,6 +434,62 @@ impl Settings {
         match rules.into_iter().find(|(broken, ..)| *broken) {
             Some((_, option, problem)) => Err(SettingsError { option, problem }),
             None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rule(namespace: &str, room: Option<&str>, policy: Policy) -> Feed {
+        Feed { namespace: namespace.into(), room: room.map(Into::into), policy, ..Feed::default() }
+    }
+
+    #[test]
+    fn the_first_rule_that_fits_counts() {
+        let feeds = vec![
+            rule("/", Some("ticker:*"), Policy::Conflate),
+            rule("/", Some("ticker:slow"), Policy::DropOldest),
+            rule("/", Some("scores"), Policy::DropOldest),
+            rule("/", None, Policy::DropNewest),
+        ];
+        let settings = Settings { feeds, ..Settings::default() };
+        let policy = |namespace: &str, rooms: &[&str]| {
+            let rooms: Vec<Box<str>> = rooms.iter().map(|&room| room.into()).collect();
+            settings.policy_for(namespace, &rooms)
+        };
+        assert_eq!(policy("/", &["ticker:ACME"]), Policy::Conflate);
+        assert_eq!(policy("/", &["ticker:slow"]), Policy::Conflate, "the first one");
+        assert_eq!(policy("/", &["ticker"]), Policy::DropNewest, "a room that no other rule fits");
+        assert_eq!(policy("/", &["scores"]), Policy::DropOldest);
+        assert_eq!(policy("/", &["scores2"]), Policy::DropNewest, "without a star a name is the whole name");
+        assert_eq!(policy("/", &[]), Policy::DropNewest, "everyone");
+        assert_eq!(policy("/", &["lobby", "scores", "ticker:ACME"]), Policy::Conflate, "by rules, not by rooms");
+        assert_eq!(policy("/admin", &["ticker:ACME"]), Policy::Evict, "another namespace has the settings' policy");
+        assert_eq!(settings.feed("/", Some("scores")), Some(&settings.feeds[2]));
+        assert_eq!(settings.feed("/admin", None), None);
+    }
+
+    #[test]
+    fn a_rule_that_cannot_be_is_refused() {
+        let refused = |feed: Feed| {
+            let settings = Settings { feeds: vec![feed], ..Settings::default() };
+            settings.check().expect_err("this is to be refused").to_string()
+        };
+        assert_eq!(refused(rule("admin", None, Policy::Evict)), "setting `feeds`: a namespace is a slash and no comma");
+        for every in [Duration::ZERO, Duration::from_micros(999), Duration::from_secs(61)] {
+            let feed = Feed { conflate_every: Some(every), ..Feed::default() };
+            assert_eq!(refused(feed), "setting `feeds`: conflate_every is 1 ms to 1 minute");
+        }
+        let good = Feed { conflate_every: Some(Duration::from_millis(1)), retain: true, ..Feed::default() };
+        Settings { feeds: vec![good], ..Settings::default() }.check().unwrap();
+        for settings in [
+            Settings { conflate_keys_max: 0, ..Settings::default() },
+            Settings { retain_keys_max: 0, ..Settings::default() },
+            Settings { retain_rooms_max: 0, ..Settings::default() },
+        ] {
+            assert_eq!(settings.check().expect_err("this is to be refused").problem, "at least 1");
         }
     }
 }

@@ -432,6 +432,40 @@ fn what_a_back_end_publishes_reaches_whom_it_is_for_and_they_are_counted() {
 }
 
 #[test]
+fn rooms_follow_the_rules_of_the_file() {
+    let text = r#"
+        [namespaces."/"]
+        client_events = ["move"]
+        [namespaces."/".rooms."hall"]
+        policy = "conflate"
+        conflate_every = "1m"
+        [namespaces."/".rooms."board:*"]
+        retain = true
+    "#;
+    let program = Program::with_file("feeds", text, &[]);
+    let (mut client, mut mover) = (Client::connect(&program), Client::connect(&program));
+    client.ask(json!(["join", "hall"]));
+    let price = |price: u32| json!({"event": "price", "rooms": ["hall"], "conflate": "ACME", "args": [price]});
+    assert_eq!(program.publish(price(1)).json(), json!({"sockets": 1}));
+    assert_eq!(client.event(), json!(["price", 1]), "the first one leaves at once");
+    for now in 2..=3 {
+        assert_eq!(program.publish(price(now)).json(), json!({"sockets": 1}));
+    }
+    for step in 1..=2 {
+        assert_eq!(mover.ask(json!(["move", {"to": "hall"}, step])), json!({"sockets": 1}));
+    }
+    program.publish(json!([{"event": "noted", "rooms": ["board:a"]}, {"event": "end"}]));
+    let expected = [json!(["price", 3]), json!(["move", 2]), json!(["end"])];
+    expected.into_iter().for_each(|event| assert_eq!(client.event(), event));
+    client.emit(json!(["join", "board:a"]));
+    assert_eq!(client.event(), json!(["noted"]));
+
+    let long = json!({"event": "a", "conflate": "k".repeat(257)});
+    let answer = program.publish(long);
+    assert_eq!((answer.status, answer.error()), (400, "conflate: a key of 257 bytes is longer than 256".into()));
+}
+
+#[test]
 fn a_batch_with_one_mistake_sends_nothing() {
     let program = Program::start(&[]);
     let mut client = Client::connect(&program);
@@ -667,12 +701,17 @@ fn the_stats_have_what_the_page_reads() {
         "transports",
         "sockets",
         "rooms",
+        "retained",
         "deliveries",
         "broadcasts",
         "lag_bytes",
         "counts_held",
         "received",
         "bytes_out",
+        "conflated_in_windows",
+        "windows_full",
+        "caught_up",
+        "retained_forgotten",
         "evicted",
         "draining",
         "draining_left",

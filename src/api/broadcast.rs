@@ -4,7 +4,9 @@ use super::args;
 use super::io::Io;
 use super::socket::Socket;
 use super::{CountFuture, EmitError};
-use crate::proto::{Prepared, socketio};
+use crate::proto::{Fate, Prepared, socketio};
+use crate::settings::Settings;
+use crate::shard::feeds;
 use crate::shard::mail::Target;
 use serde::Serialize;
 use std::sync::Arc;
@@ -108,6 +110,20 @@ impl Broadcast {
         self
     }
 
+    /// The events have a key: of events with the same key for the same rooms the newest is what counts. If a receiver is
+    /// behind, the newest waits for it and the others are left out. Where a rule says so ([`Settings::feeds`](crate::Settings::feeds)), the room
+    /// holds and retains the newest of each key.
+    ///
+    /// ```no_run
+    /// # fn example(io: fanfare::Io) -> Result<(), fanfare::EmitError> {
+    /// io.to("ticker:tech").conflate("ACME").emit("price", &("ACME", 17.25))?;
+    /// # Ok(()) }
+    /// ```
+    pub fn conflate(mut self, key: &str) -> Broadcast {
+        self.target.key = Some(key.into());
+        self
+    }
+
     /// Only the sockets of this node. A single server is one node with all its workers.
     pub fn local(self) -> Broadcast {
         self
@@ -123,9 +139,8 @@ impl Broadcast {
     /// [`EmitError::Encode`] for arguments that have no JSON form or an event name that is reserved.
     /// [`EmitError::Closed`] before the server listens and after it has closed.
     pub fn emit<T: Serialize + ?Sized>(self, event: &str, args: &T) -> Result<(), EmitError> {
-        let packet = prepare(&self.target.namespace, event, args)?;
-        let target = Arc::new(self.target);
-        self.io.on_any_shard(move |shard| shard.broadcast(&target, &packet, None))
+        let (io, target, packet) = self.prepare(event, args)?;
+        io.on_any_shard(move |shard| shard.broadcast(&target, &packet, None))
     }
 
     /// Emits, and counts the sockets that it was queued for, over all workers. It is on its way when this returns,
@@ -148,8 +163,32 @@ impl Broadcast {
     ///
     /// As [`emit`](Self::emit).
     pub fn emit_and_count<T: Serialize + ?Sized>(self, event: &str, args: &T) -> Result<CountFuture, EmitError> {
-        let packet = prepare(&self.target.namespace, event, args)?;
-        self.io.broadcast_counted(Arc::new(self.target), packet)
+        let (io, target, packet) = self.prepare(event, args)?;
+        io.broadcast_counted(target, packet)
+    }
+
+    fn prepare<T: Serialize + ?Sized>(
+        self,
+        event: &str,
+        args: &T,
+    ) -> Result<(Io, Arc<Target>, Arc<Prepared>), EmitError> {
+        let Broadcast { io, mut target } = self;
+        let fate = io.first_settings().map_or(Fate::Kept, |settings| settle(settings, &mut target, event));
+        let packet = prepare(&target.namespace, event, args, fate)?;
+        Ok((io, Arc::new(target), packet))
+    }
+
+    /// Forgets what the rooms retain, on every worker: all events, or after [`conflate`](Self::conflate) those with this
+    /// key. Without a room, what was emitted to everyone. See [`Feed::retain`](crate::Feed::retain).
+    ///
+    /// It has its place in the order of the emits: what the same thread emitted before is forgotten too.
+    ///
+    /// # Errors
+    ///
+    /// [`EmitError::Closed`].
+    pub fn forget_retained(self) -> Result<(), EmitError> {
+        let target = Arc::new(self.target);
+        self.io.on_any_shard(move |shard| shard.forget(&target))
     }
 
     /// Makes all matching sockets join rooms (`socketsJoin`). It happens soon; nothing tells when.
@@ -212,11 +251,27 @@ impl Socket {
     }
 }
 
+/// What may become of an event to this target where a receiver is behind. If a rule of the namespace wants to know newer
+/// events from older ones, the target gets a key.
+fn settle(settings: &Settings, target: &mut Target, event: &str) -> Fate {
+    let Target { namespace, rooms, key, .. } = target;
+    let policy = settings.policy_for(namespace, rooms);
+    let whole = |key: &str| feeds::whole_key(namespace, rooms.iter().map(|room| &**room), key);
+    let fate = feeds::fate(policy, key.as_deref(), event, whole);
+    let retains = || settings.feeds.iter().any(|feed| feed.retain && *feed.namespace == **namespace);
+    if key.is_none() && (matches!(fate, Fate::Conflated(_)) || retains()) {
+        *key = Some(event.into());
+    }
+    fate
+}
+
 pub(crate) fn prepare<T: Serialize + ?Sized>(
     namespace: &str,
     event: &str,
     args: &T,
+    fate: Fate,
 ) -> Result<Arc<Prepared>, EmitError> {
     let encoded = args::encode_event(event, args)?;
-    Ok(Arc::new(socketio::event(namespace, None, &encoded.data, &encoded.attachments)))
+    let packet = socketio::event(namespace, None, &encoded.data, &encoded.attachments);
+    Ok(Arc::new(packet.with_fate(fate)))
 }

@@ -48,6 +48,8 @@ struct Inner {
 struct Running {
     mailboxes: Arc<[Mailbox]>,
     admission: Arc<Admission>,
+    /// As they were when it began to listen: for what a reload does not change, read at each emit without a lock.
+    first_settings: Arc<Settings>,
 }
 
 /// A worker's copy of the registry.
@@ -273,7 +275,12 @@ impl Io {
     // ---- for the other parts of the API
 
     pub(crate) fn set_running(&self, mailboxes: Arc<[Mailbox]>, admission: Arc<Admission>) -> bool {
-        self.0.running.set(Running { mailboxes, admission }).is_ok()
+        self.0.running.set(Running { mailboxes, admission, first_settings: self.settings() }).is_ok()
+    }
+
+    /// The settings with which the server began to listen, if it did.
+    pub(crate) fn first_settings(&self) -> Option<&Settings> {
+        self.0.running.get().map(|running| &*running.first_settings)
     }
 
     pub(crate) fn change_namespace(&self, name: &Arc<str>, change: impl FnOnce(&mut Behaviour)) {

@@ -76,6 +76,8 @@ pub struct Stats {
     pub sockets: usize,
     /// Rooms in all namespaces, counted on each worker; sockets' own rooms are not.
     pub rooms: usize,
+    /// Events that rooms retain, counted on each worker.
+    pub retained: usize,
     /// Namespaces that have sockets, and how many.
     pub namespaces: Vec<(String, usize)>,
     /// Sessions opened.
@@ -94,6 +96,14 @@ pub struct Stats {
     pub bytes_in: u64,
     /// Volatile packets that found their client not ready.
     pub volatile_dropped: u64,
+    /// Events that a newer one with the same key replaced in a window, counted on each worker.
+    pub conflated_in_windows: u64,
+    /// Windows that ended early, because they held `conflate_keys_max` events.
+    pub windows_full: u64,
+    /// Retained events that sockets got when they joined.
+    pub caught_up: u64,
+    /// Retained events that were given up for `retain_keys_max` or `retain_rooms_max`, counted on each worker.
+    pub retained_forgotten: u64,
     /// Sessions closed because their backlog went over `outbox_bytes_max`.
     pub evicted: u64,
     /// Whether it lets its clients go; see [`Io::drain`](crate::Io::drain). So it does when it closes.
@@ -140,6 +150,7 @@ impl Stats {
         self.websocket += census.websocket;
         self.sockets += census.sockets;
         self.rooms += census.rooms;
+        self.retained += census.retained;
         for (name, sockets) in census.namespaces {
             match self.namespaces.iter_mut().find(|(other, _)| **other == *name) {
                 Some((_, sum)) => *sum += sockets,
@@ -155,6 +166,10 @@ impl Stats {
         self.bytes_out += counters.bytes_out;
         self.bytes_in += counters.bytes_in;
         self.volatile_dropped += counters.volatile_dropped;
+        self.conflated_in_windows += counters.conflated_in_windows;
+        self.windows_full += counters.windows_full;
+        self.caught_up += counters.caught_up;
+        self.retained_forgotten += counters.retained_forgotten;
         self.evicted += counters.evicted;
         self.draining |= census.draining.is_some();
         self.draining_left += census.draining.unwrap_or(0);

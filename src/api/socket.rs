@@ -7,8 +7,10 @@ use super::io::Io;
 use super::{EmitError, args, local};
 use crate::proto::id::IdText;
 use crate::proto::{Id, Prepared, socketio};
+use crate::settings::Policy;
 use crate::shard::Shard;
 use crate::shard::arena::Key;
+use crate::shard::feeds;
 use crate::shard::session::Handshake;
 use crate::shard::sockets::{self, Unsent};
 use bytes::Bytes;
@@ -216,7 +218,13 @@ impl Socket {
     /// [`EmitError::Encode`], and [`EmitError::Closed`] when the socket is known to have left: on its own thread always,
     /// from elsewhere only when the server has closed.
     pub fn emit<T: Serialize + ?Sized>(&self, event: &str, args: &T) -> Result<Emitted, EmitError> {
-        self.push(prepare(&self.0.place.namespace, event, args)?, false)
+        self.push(self.prepare(None, event, args)?, false)
+    }
+
+    /// The next packets have a key: if the client is behind, of those with the same key the newest waits for it, and the
+    /// others are left out. See [`Broadcast::conflate`].
+    pub fn conflate<'s>(&'s self, key: &'s str) -> Conflated<'s> {
+        Conflated { socket: self, key }
     }
 
     /// The next packets may be dropped if the client is not ready: `socket.volatile().emit(…)`.
@@ -255,6 +263,18 @@ impl Socket {
             Ok(()) => AckFuture::waiting(receiver),
             Err(_) => AckFuture::failed(AckError::Disconnected),
         }
+    }
+
+    fn prepare<T: Serialize + ?Sized>(
+        &self,
+        key: Option<&str>,
+        event: &str,
+        args: &T,
+    ) -> Result<Arc<Prepared>, EmitError> {
+        let namespace = self.namespace();
+        let policy = self.io().first_settings().map_or(Policy::Evict, |settings| settings.policy_for(namespace, &[]));
+        let whole = |key: &str| feeds::whole_key(namespace, [self.id()].into_iter(), key);
+        prepare(namespace, event, args, feeds::fate(policy, key, event, whole))
     }
 
     pub(crate) fn push(&self, packet: Arc<Prepared>, volatile: bool) -> Result<Emitted, EmitError> {
@@ -396,7 +416,7 @@ impl Volatile<'_> {
     ///
     /// As [`Socket::emit`]. A dropped packet is no error.
     pub fn emit<T: Serialize + ?Sized>(&self, event: &str, args: &T) -> Result<Emitted, EmitError> {
-        self.0.push(prepare(&self.0.0.place.namespace, event, args)?, true)
+        self.0.push(self.0.prepare(None, event, args)?, true)
     }
 
     /// A volatile broadcast to everyone else.
@@ -407,6 +427,24 @@ impl Volatile<'_> {
     /// A volatile broadcast to these rooms.
     pub fn to(&self, rooms: impl Rooms) -> Broadcast {
         self.0.to(rooms).volatile()
+    }
+}
+
+/// A socket whose packets have a key; see [`Socket::conflate`].
+#[must_use = "nothing has been emitted yet"]
+pub struct Conflated<'s> {
+    socket: &'s Socket,
+    key: &'s str,
+}
+
+impl Conflated<'_> {
+    /// As [`Socket::emit`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Socket::emit`].
+    pub fn emit<T: Serialize + ?Sized>(&self, event: &str, args: &T) -> Result<Emitted, EmitError> {
+        self.socket.push(self.socket.prepare(Some(self.key), event, args)?, false)
     }
 }
 

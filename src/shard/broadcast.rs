@@ -21,7 +21,7 @@ impl Shard {
         let count = token.map(|token| Count { shard: self.number, token });
         self.counters.broadcasts += 1;
         self.post_all(|| Mail::Broadcast { target: Arc::clone(target), packet: Arc::clone(packet), count });
-        let counts = self.fan_out(target, packet);
+        let counts = self.feed(target, packet);
         if let Some(count) = count {
             self.report(count, counts);
         }
@@ -107,7 +107,7 @@ impl Shard {
             Mail::Abandoned { sid, exchange } => self.on_abandoned(sid, exchange),
             Mail::Answer { exchange, reply } => self.answers.push((exchange, reply)),
             Mail::Broadcast { target, packet, count } => {
-                let counts = self.fan_out(&target, &packet);
+                let counts = self.feed(&target, &packet);
                 if let Some(count) = count {
                     self.report(count, counts);
                 }
@@ -116,10 +116,11 @@ impl Shard {
             Mail::Join { target, rooms } => self.join_matching(&target, &rooms),
             Mail::Leave { target, rooms } => self.leave_matching(&target, &rooms),
             Mail::Disconnect { target, close } => self.disconnect_matching(&target, close),
+            Mail::Forget { target } => self.forget_here(&target),
         }
     }
 
-    fn post_all(&mut self, mail: impl Fn() -> Mail) {
+    pub(super) fn post_all(&mut self, mail: impl Fn() -> Mail) {
         (0..self.shards).filter(|&shard| shard != self.number).for_each(|shard| self.mail.push((shard, mail())));
     }
 
@@ -202,7 +203,9 @@ impl Shard {
         let socket = self.sockets.get_mut(key).filter(|socket| socket.state != SocketState::Closed);
         let socket = socket.ok_or(Unsent::Closed)?;
         if *socket.id.text() == *room {
-            socket.left_own_room = false;
+            if std::mem::take(&mut socket.left_own_room) {
+                self.catch_up(key, room);
+            }
             return Ok(());
         }
         let namespace = self.namespaces.at_mut(socket.namespace).expect("in use");
@@ -210,7 +213,9 @@ impl Shard {
             self.counters.joins_refused += 1;
             return Err(Unsent::TooManyRooms);
         }
-        namespace.join(key.slot(), socket, room);
+        if namespace.join(key.slot(), socket, room) {
+            self.catch_up(key, room);
+        }
         Ok(())
     }
 
@@ -238,6 +243,15 @@ impl Shard {
         socket.left_own_room = true;
         let namespace = self.namespaces.at_mut(socket.namespace).expect("in use");
         namespace.leave_all(key.slot(), &mut self.sockets);
+    }
+
+    /// How many sockets are in the one room that the target names, or in the namespace.
+    pub(super) fn member_count(&self, target: &Target) -> usize {
+        let Some(&slot) = self.namespace_slots.get(&target.namespace) else { return 0 };
+        let namespace = self.namespace(slot);
+        target.rooms.first().map_or(namespace.connected.len(), |room| {
+            namespace.members(room).len() + usize::from(own_room(&self.sockets, self.number, slot, room).is_some())
+        })
     }
 
     /// The target's connected sockets on this shard, each once.

@@ -54,6 +54,10 @@ pub enum Mail {
         target: Arc<Target>,
         close: bool,
     },
+    /// What the target's rooms retain is forgotten.
+    Forget {
+        target: Arc<Target>,
+    },
 }
 
 /// Who should receive: the sockets of any of `rooms` (none named: of the namespace) that are in none of `except`.
@@ -64,6 +68,8 @@ pub struct Target {
     pub except: Vec<Box<str>>,
     /// Only those whose transport is ready at this moment.
     pub volatile: bool,
+    /// Of events with the same key the newest counts, where a rule or the emit has said so (feeds.rs).
+    pub key: Option<Box<str>>,
 }
 
 /// Where what became of a broadcast is to be sent.

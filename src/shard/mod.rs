@@ -4,8 +4,8 @@
 //! A worker drives exactly one shard; so does the simulator, with a fake network, from one seed.
 //!
 //! Reading order: `session` and `sockets` (what there is), `engine` (bytes become packets), `sockets` (packets become
-//! events), `broadcast` and `runs` (an event becomes bytes for many), `write` (bytes leave), `lag` (who waits for that),
-//! `drive` (the order of it all).
+//! events), `broadcast`, `feeds` and `runs` (an event becomes bytes for many), `write` (bytes leave), `lag` (who waits for
+//! that), `drive` (the order of it all).
 //!
 //! Everything that must wait for the end of the turn is noted: `events` for the application, `answers` for HTTP requests,
 //! `mail` for other shards, `endings` for streams, `lanes` for sessions that have something to write.
@@ -18,6 +18,7 @@ pub mod chains;
 mod drain;
 pub mod drive;
 mod engine;
+pub mod feeds;
 mod lag;
 mod lanes;
 mod lobby;
@@ -41,6 +42,7 @@ use crate::settings::Settings;
 use arena::{Arena, Key};
 use chains::Chains;
 use drain::Drain;
+use feeds::{Feed, Feeds};
 use lag::Lag;
 use lanes::Lanes;
 use lobby::Lobby;
@@ -69,6 +71,7 @@ pub struct Shard {
     sockets: Arena<Socket>,
     namespaces: Arena<Namespace>,
     namespace_slots: HashMap<Box<str>, u32>,
+    feeds: Feeds,
     runs: Runs,
     chains: Chains,
     wheel: Wheel<(Millis, Timer)>,
@@ -129,6 +132,8 @@ enum Timer {
     Age(Key<Session>),
     /// More clients are to be let go.
     Drain,
+    /// What a room has held leaves.
+    Window(Key<Feed>),
 }
 
 /// Totals since the start. Plain numbers: only this shard's thread touches them.
@@ -154,6 +159,14 @@ pub struct Counters {
     pub parted: u64,
     /// Volatile packets that found their receiver not ready.
     pub volatile_dropped: u64,
+    /// Events that a newer one with the same key replaced in a window.
+    pub conflated_in_windows: u64,
+    /// Windows that ended early, because they held `conflate_keys_max` events.
+    pub windows_full: u64,
+    /// Retained events that sockets got when they joined.
+    pub caught_up: u64,
+    /// Retained events that were given up for `retain_keys_max` or `retain_rooms_max`.
+    pub retained_forgotten: u64,
     /// Bytes that left as WebSocket frames or polling payloads.
     pub bytes_out: u64,
     /// Bytes of WebSocket streams and POST bodies.
@@ -200,6 +213,8 @@ pub struct Census {
     pub websocket: usize,
     pub sockets: usize,
     pub rooms: usize,
+    /// Events that are retained.
+    pub retained: usize,
     pub namespaces: Vec<(Box<str>, usize)>,
     /// Bytes of broadcasts that have not been offered to all of their receivers.
     pub lag_bytes: usize,
@@ -222,6 +237,7 @@ impl Shard {
             sockets: Arena::default(),
             namespaces: Arena::default(),
             namespace_slots: HashMap::new(),
+            feeds: Feeds::default(),
             runs: Runs::default(),
             chains: Chains::default(),
             wheel: Wheel::default(),
@@ -286,6 +302,7 @@ impl Shard {
             websocket,
             sockets: namespaces().map(|namespace| namespace.connected.len()).sum(),
             rooms: namespaces().map(Namespace::room_count).sum(),
+            retained: self.feeds.retained(),
             namespaces: namespaces().map(|it| (it.name.clone(), it.connected.len())).collect(),
             lag_bytes: self.lag.bytes(),
             draining: self.draining(),
@@ -329,6 +346,7 @@ impl Shard {
                 Timer::Ack(socket, ack_id) => self.ack_timed_out(socket, ack_id),
                 Timer::Age(session) => self.age_due(session),
                 Timer::Drain => self.drain_due(),
+                Timer::Window(feed) => self.window_due(feed),
             }
         }
         self.expired = expired;
@@ -384,6 +402,7 @@ impl Shard {
     pub fn shut_down(&mut self) {
         self.draining = true;
         self.drain = None;
+        self.flush_all();
         for key in self.sessions.keys() {
             self.close(key, CloseReason::ServerShuttingDown);
         }
@@ -401,6 +420,7 @@ impl Shard {
         for (_, namespace) in self.namespaces.iter() {
             namespace.invariants(&self.sockets);
         }
+        self.feeds.invariants();
         for (key, session) in self.sessions.iter() {
             assert!(session.outbox.is_empty() || session.state != State::Closed, "the closed hold nothing");
             for &slot in &session.sockets {

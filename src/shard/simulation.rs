@@ -13,6 +13,7 @@
 
 mod client;
 mod embedder;
+mod feeds;
 mod network;
 mod oracle;
 mod world;
@@ -57,6 +58,15 @@ fn the_same_seed_gives_the_same_run_to_the_byte() {
     for seed in [1, 2, 3] {
         assert_eq!(run(seed), run(seed));
     }
+}
+
+#[test]
+fn windows_and_retained_events_come_to_every_limit_that_they_have() {
+    let counters = [1, 2, 3, 4, 5, 6, 7, 8].map(|seed| run(seed).counters);
+    assert!(counters.iter().any(|counters| counters.conflated_in_windows > 0));
+    assert!(counters.iter().any(|counters| counters.windows_full > 0));
+    assert!(counters.iter().any(|counters| counters.caught_up > 0));
+    assert!(counters.iter().any(|counters| counters.retained_forgotten > 0));
 }
 
 fn run(seed: u64) -> Summary {

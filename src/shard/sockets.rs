@@ -134,6 +134,7 @@ impl Shard {
         if let Some(session) = self.sessions.get_mut(session) {
             session.joined = true;
         }
+        self.catch_up_all(key);
         true
     }
 

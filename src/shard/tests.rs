@@ -1,6 +1,7 @@
 //! What a shard promises, one promise a test. The simulator (simulation.rs) proves the same of all of them at once; here
 //! each can be read, and its time is exact.
 
+mod feeds;
 mod pressure;
 
 use super::drain::{PACE_MIN, STEP_CLIENTS_MAX};
@@ -241,7 +242,7 @@ impl Server {
 
     fn broadcast(&mut self, rooms: &[&str], except: &[&str], data: &str) -> usize {
         let boxed = |names: &[&str]| names.iter().map(|&name| name.into()).collect();
-        let target = Target { namespace: "/".into(), rooms: boxed(rooms), except: boxed(except), volatile: false };
+        let target = Target { namespace: "/".into(), rooms: boxed(rooms), except: boxed(except), ..Target::default() };
         let reached = self.shard.borrow_mut().fan_out(&target, &event(data)).sockets;
         self.turn();
         reached

@@ -37,14 +37,14 @@ use std::path::{Path, PathBuf};
 pub use error::{ConfigError, ConfigErrors, Problem};
 pub use field::{FdTables, Level, LogFormat, Origins, PublishKey, SendPath, Transports};
 pub use flags::Flags;
-pub use options::{Cors, Engine, Limits, Log, Namespace, Server};
+pub use options::{Cors, Engine, Limits, Log, Namespace, Room, Server};
 pub use reload::Reloaded;
 pub use source::Source;
 pub use variables::environment;
 
 use field::Value;
 use given::Given;
-use options::{MAIN_NAMESPACE, Section, Spec, namespace_prefix};
+use options::{MAIN_NAMESPACE, Section, Spec, namespace_prefix, room_prefix};
 
 /// The checked configuration. Where a value came from does not take part in `==`.
 #[derive(Clone, Debug)]
@@ -59,6 +59,8 @@ pub struct Config {
     pub limits: Limits,
     /// The namespaces that exist, by name; "/" is always one of them.
     pub namespaces: BTreeMap<String, Namespace>,
+    /// The rules of rooms, by namespace and by the room's name as the file has it, with its "*".
+    pub rooms: BTreeMap<(String, String), Room>,
     /// What is written to standard error, and how.
     pub log: Log,
     /// Which source each value came from, by key; a key that is missing here has its default.
@@ -92,12 +94,13 @@ impl Default for Config {
 
 impl PartialEq for Config {
     fn eq(&self, other: &Self) -> bool {
-        let Self { server, engine, cors, limits, namespaces, log, sources: _ } = self;
+        let Self { server, engine, cors, limits, namespaces, rooms, log, sources: _ } = self;
         *server == other.server
             && *engine == other.engine
             && *cors == other.cors
             && *limits == other.limits
             && *namespaces == other.namespaces
+            && *rooms == other.rooms
             && *log == other.log
     }
 }
@@ -151,6 +154,7 @@ impl Loader {
             cors: self.section(Cors::NAME),
             limits: self.section(Limits::NAME),
             namespaces: self.namespaces(),
+            rooms: self.rooms(),
             log: self.section(Log::NAME),
             sources: std::mem::take(&mut self.sources),
         }
@@ -161,6 +165,11 @@ impl Loader {
         names.insert(MAIN_NAMESPACE.into());
         let sections = names.into_iter().map(|name| (self.section(&namespace_prefix(&name)), name));
         sections.map(|(namespace, name)| (name, namespace)).collect()
+    }
+
+    fn rooms(&mut self) -> BTreeMap<(String, String), Room> {
+        let names = std::mem::take(&mut self.given.rooms).into_iter();
+        names.map(|name| (name.clone(), self.section(&room_prefix(&name.0, &name.1)))).collect()
     }
 
     fn section<S: Section>(&mut self, prefix: &str) -> S {

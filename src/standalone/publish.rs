@@ -3,7 +3,7 @@
 //! One event, or a batch as a JSON list. A batch is read whole before its first event is sent, so a mistake in the last
 //! one sends nothing. Arguments are never taken apart: their JSON text goes into the packet as it came.
 //!
-//! Limits: `publish_bytes_max`, `publish_batch_max`.
+//! Limits: `publish_bytes_max`, `publish_batch_max`; `CONFLATE_BYTES_MAX`.
 //! Not here: who may publish (guard.rs), and when (gate.rs); what is repeated (keys.rs); HTTP (site.rs).
 
 use super::keys::KEY_BYTES_MAX;
@@ -16,7 +16,11 @@ use std::fmt;
 use std::time::Duration;
 
 /// The fields that an event may have; `event` alone must be there.
-const FIELDS: &str = "namespace, rooms, except, event, args, volatile";
+const FIELDS: &str = "namespace, rooms, except, event, args, volatile, conflate";
+
+/// The longest key of `conflate`, in bytes of UTF-8. As long as the longest room a client may join by default: a key is
+/// a name, and the server keeps one for each event that it holds or retains.
+const CONFLATE_BYTES_MAX: usize = 256;
 
 /// Names with a meaning of their own to Socket.IO; clients refuse them as events.
 const RESERVED: [&str; 6] =
@@ -40,6 +44,8 @@ pub struct Event {
     pub event: String,
     pub args: Arguments,
     pub volatile: bool,
+    /// The key by which newer events replace older ones.
+    pub conflate: Option<String>,
 }
 
 /// JSON texts that become the arguments of an event.
@@ -243,6 +249,7 @@ fn read_event<'n>(
         event: fields.take("event", "expected a string", at)?.ok_or_else(|| refuse("event", "is missing"))?,
         args: Arguments(fields.take("args", "expected a list", at)?.unwrap_or_default()),
         volatile: fields.take("volatile", "expected true or false", at)?.unwrap_or_default(),
+        conflate: fields.take("conflate", "expected a string", at)?,
         namespace,
     };
     if let Some((name, _)) = fields.0.first() {
@@ -251,6 +258,14 @@ fn read_event<'n>(
     }
     if event.event.is_empty() {
         return Err(refuse("event", "expected a name, not an empty string"));
+    }
+    match event.conflate.as_ref().map(String::len) {
+        Some(0) => return Err(refuse("conflate", "expected a key, not an empty string")),
+        Some(bytes) if bytes > CONFLATE_BYTES_MAX => {
+            let problem = format!("a key of {bytes} bytes is longer than {CONFLATE_BYTES_MAX}");
+            return Err(refuse("conflate", &problem));
+        }
+        _ => {}
     }
     if RESERVED.contains(&event.event.as_str()) {
         return Err(refuse("event", &format!("{:?} is reserved by Socket.IO", event.event)));
@@ -328,7 +343,7 @@ mod tests {
     fn everything_but_the_event_may_be_left_out() {
         let publication = try_read(r#" {"event":"goal"} "#).unwrap();
         let event = &publication.events[0];
-        assert!(!publication.is_batch && !event.volatile);
+        assert!(!publication.is_batch && !event.volatile && event.conflate.is_none());
         assert_eq!((&*event.namespace, &*event.event), ("/", "goal"));
         assert!(event.rooms.is_empty() && event.except.is_empty() && event.args.0.is_empty());
     }
@@ -336,14 +351,14 @@ mod tests {
     #[test]
     fn every_field_is_read_and_arguments_keep_their_text() {
         let body = r#"{"namespace":"/admin","rooms":["a","é\n"],"except":["b"],"event":"goal",
-            "args":[1.50, {"b":2, "a":[]},"x"],"volatile":true}"#;
+            "args":[1.50, {"b":2, "a":[]},"x"],"volatile":true,"conflate":"ACME"}"#;
         let publication = try_read(body).unwrap();
         let event = &publication.events[0];
         assert_eq!(
             (&*event.namespace, &event.rooms, &event.except),
             ("/admin", &vec!["a".into(), "é\n".into()], &vec!["b".into()])
         );
-        assert!(event.volatile);
+        assert!(event.volatile && event.conflate.as_deref() == Some("ACME"));
         let encoded = encode_event(&event.event, &event.args).unwrap();
         assert_eq!(encoded.data, r#"["goal",1.50,{"b":2, "a":[]},"x"]"#);
     }
@@ -389,14 +404,16 @@ mod tests {
             (r#"{"event":"a","args":"b"}"#, "args: expected a list"),
             (r#"{"event":"a","args":{}}"#, "args: expected a list"),
             (r#"{"event":"a","volatile":"yes"}"#, "volatile: expected true or false"),
+            (r#"{"event":"a","conflate":7}"#, "conflate: expected a string"),
+            (r#"{"event":"a","conflate":""}"#, "conflate: expected a key, not an empty string"),
             (r#"{"event":"a","namespace":null}"#, "namespace: expected a string"),
             (
                 r#"{"event":"a","room":"b"}"#,
-                "room: unknown field, or given twice; allowed: namespace, rooms, except, event, args, volatile",
+                "room: unknown field, or given twice; allowed: namespace, rooms, except, event, args, volatile, conflate",
             ),
             (
                 r#"{"event":"a","event":"b"}"#,
-                "event: unknown field, or given twice; allowed: namespace, rooms, except, event, args, volatile",
+                "event: unknown field, or given twice; allowed: namespace, rooms, except, event, args, volatile, conflate",
             ),
             (
                 r#"{"event":"a","namespace":"/chat"}"#,
@@ -406,6 +423,13 @@ mod tests {
         for (body, text) in cases {
             assert_eq!(refused(body), text, "{body}");
         }
+    }
+
+    #[test]
+    fn a_key_may_be_as_long_as_the_limit() {
+        let body = |bytes: usize| format!(r#"{{"event":"a","conflate":"{}"}}"#, "k".repeat(bytes));
+        assert!(try_read(&body(CONFLATE_BYTES_MAX)).is_ok());
+        assert_eq!(refused(&body(CONFLATE_BYTES_MAX + 1)), "conflate: a key of 257 bytes is longer than 256");
     }
 
     #[test]

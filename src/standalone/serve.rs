@@ -10,12 +10,14 @@ use super::config::{Config, FdTables, Flags, LogFormat, Origins, Reloaded, SendP
 use super::site::{Shared, Site};
 use super::{read_config, say, stats};
 use crate::Cors;
+use crate::Feed;
 use crate::Io;
 use crate::Server;
 use crate::Settings;
 use crate::StartError;
 use crate::Stats;
 use crate::Transports;
+use std::cmp::Reverse;
 use std::fmt;
 use std::io::{ErrorKind, IsTerminal as _};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -269,7 +271,7 @@ fn log_to_stderr(config: &Config) -> Result<SetFilter, Problem> {
 // ---- settings
 
 fn settings(config: &Config, bundles: &Bundles) -> Settings {
-    let Config { server, engine, cors, limits, namespaces: _, log: _, .. } = config;
+    let Config { server, engine, cors, limits, namespaces: _, rooms: _, log: _, .. } = config;
     Settings {
         path: server.path.clone(),
         add_trailing_slash: engine.add_trailing_slash,
@@ -281,7 +283,11 @@ fn settings(config: &Config, bundles: &Bundles) -> Settings {
         upgrade_timeout: engine.upgrade_timeout,
         connect_timeout: engine.connect_timeout,
         payload_bytes_max: engine.payload_bytes_max,
-        policy: crate::Policy::Evict,
+        policy: limits.policy,
+        feeds: feeds(config),
+        conflate_keys_max: limits.conflate_keys_max,
+        retain_keys_max: limits.retain_keys_max,
+        retain_rooms_max: limits.retain_rooms_max,
         outbox_bytes_max: limits.outbox_bytes_max,
         // Of use to handlers alone, and the program has none.
         outbox_watermark: Settings::default().outbox_watermark,
@@ -321,6 +327,29 @@ fn settings(config: &Config, bundles: &Bundles) -> Settings {
     }
 }
 
+/// The rules in the order in which they are to be tried: for each namespace whole names, then beginnings, the longest
+/// first, then its own.
+fn feeds(config: &Config) -> Vec<Feed> {
+    let mut feeds = Vec::new();
+    for (name, own) in &config.namespaces {
+        let policy = own.policy.unwrap_or(config.limits.policy);
+        let mut rooms: Vec<_> = config.rooms.iter().filter(|((namespace, _), _)| namespace == name).collect();
+        rooms.sort_by_key(|((_, room), _)| (room.ends_with('*'), Reverse(room.len())));
+        feeds.extend(rooms.into_iter().map(|((_, room), rules)| Feed {
+            namespace: name.clone(),
+            room: Some(room.clone()),
+            policy: rules.policy.unwrap_or(policy),
+            conflate_every: rules.conflate_every,
+            retain: rules.retain,
+        }));
+        if own.policy.is_some() || own.conflate_every.is_some() || own.retain {
+            let (conflate_every, retain) = (own.conflate_every, own.retain);
+            feeds.push(Feed { namespace: name.clone(), room: None, policy, conflate_every, retain });
+        }
+    }
+    feeds
+}
+
 fn origins(origins: &Origins) -> Option<crate::Origins> {
     match origins {
         Origins::Off => None,
@@ -331,7 +360,9 @@ fn origins(origins: &Origins) -> Option<crate::Origins> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::config::Room;
     use super::*;
+    use crate::Policy;
 
     #[test]
     fn the_programs_defaults_are_the_librarys_but_for_what_only_embedders_have_to_fear() {
@@ -362,6 +393,43 @@ mod tests {
         assert_eq!(io.reload(settings(&changed, &Bundles::default())), Ok(Vec::new()));
         assert_eq!(format!("{:?}", io.settings()), format!("{:?}", settings(&changed, &Bundles::default())));
         server.close();
+    }
+
+    #[test]
+    fn the_rule_that_says_more_about_a_room_is_tried_first() {
+        let room = |policy, every: Option<u64>, retain| Room {
+            policy,
+            conflate_every: every.map(Duration::from_millis),
+            retain,
+        };
+        let mut config = Config::default();
+        config.limits.policy = Policy::DropOldest;
+        for (namespace, name, rules) in [
+            ("/", "a*", room(Some(Policy::Conflate), Some(200), true)),
+            ("/", "a:b*", room(None, None, true)),
+            ("/", "a:b:cc", room(None, Some(50), false)),
+            ("/admin", "x", room(None, None, false)),
+        ] {
+            config.rooms.insert((namespace.into(), name.into()), rules);
+        }
+        let mut admin = config.namespaces["/"].clone();
+        (admin.policy, admin.retain) = (Some(Policy::DropNewest), true);
+        config.namespaces.insert("/admin".into(), admin);
+        let feed = |namespace: &str, room: Option<&str>, policy, every: Option<u64>, retain| Feed {
+            namespace: namespace.into(),
+            room: room.map(Into::into),
+            policy,
+            conflate_every: every.map(Duration::from_millis),
+            retain,
+        };
+        let expected = [
+            feed("/", Some("a:b:cc"), Policy::DropOldest, Some(50), false),
+            feed("/", Some("a:b*"), Policy::DropOldest, None, true),
+            feed("/", Some("a*"), Policy::Conflate, Some(200), true),
+            feed("/admin", Some("x"), Policy::DropNewest, None, false),
+            feed("/admin", None, Policy::DropNewest, None, true),
+        ];
+        assert_eq!(feeds(&config), expected);
     }
 
     #[test]

@@ -235,6 +235,10 @@ impl Shared {
         let everyone = self.namespaces[&event.namespace].everyone();
         let target = everyone.to(&event.rooms).except(&event.except);
         let target = if event.volatile { target.volatile() } else { target };
+        let target = match &event.conflate {
+            Some(key) => target.conflate(key),
+            None => target,
+        };
         target.emit_and_count(&event.event, &event.args)
     }
 }

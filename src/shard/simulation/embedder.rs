@@ -4,6 +4,7 @@
 use super::super::Shard;
 use super::super::arena::Key;
 use super::super::drive::App;
+use super::super::feeds::whole_key;
 use super::super::mail::{Acked, Event, Target};
 use super::super::sockets::{Socket, SocketState, Unsent};
 use super::oracle::{Oracle, head};
@@ -16,6 +17,7 @@ use std::sync::Arc;
 
 pub const NAMESPACES: [&str; 3] = ["/", "/a", "/b"];
 pub const ROOMS: [&str; 6] = ["r0", "r1", "r2", "r3", "r4", "r5"];
+const KEYS: [&str; 6] = ["k0", "k1", "k2", "k3", "k4", "k5"];
 
 pub struct Embedder {
     pub state: RefCell<State>,
@@ -183,7 +185,7 @@ impl State {
     }
 
     fn join(&mut self, shard: &mut Shard, at: usize, room: &str) {
-        let fits = self.oracle.join(at, room);
+        let fits = self.oracle.join(shard, at, room);
         let joined = shard.join(self.oracle.places[at].key, room);
         assert_eq!(joined, if fits { Ok(()) } else { Err(Unsent::TooManyRooms) });
     }
@@ -202,13 +204,15 @@ impl State {
 
     fn broadcast(&mut self, shard: &mut Shard, target: &Target) {
         let (number, from) = (self.number(), shard.number());
+        let mut target = target.clone();
+        let fate = self.fate(&mut target);
+        let name = if target.key.is_some() { "feed" } else { "cast" };
         let padding = if self.random.one_in(6) { self.random.below(1200) } else { self.random.below(40) };
         let binary = self.random.one_in(8).then(|| Bytes::from(self.random.bytes(200)));
         let (kind, hole) = if binary.is_some() { ("51-", r#",{"_placeholder":true,"num":0}"#) } else { ("2", "") };
-        let data = format!("[\"cast\",{from},{number},\"{}\"{hole}]", "x".repeat(padding));
+        let data = format!("[\"{name}\",{from},{number},\"{}\"{hole}]", "x".repeat(padding));
         let attachments: Vec<Bytes> = binary.into_iter().collect();
-        let packet = socketio::event(&target.namespace, None, &data, &attachments);
-        let packet = Arc::new(packet.with_fate(self.fate(target)));
+        let packet = Arc::new(socketio::event(&target.namespace, None, &data, &attachments).with_fate(fate));
         let text = format!("{}{data}", head(kind, &target.namespace));
         let owned = attachments.iter().map(|bytes| bytes.to_vec()).collect();
         self.oracle.prepared(&packet, text, owned, target.volatile);
@@ -218,22 +222,27 @@ impl State {
             self.oracle.count(token, shard.shards);
         }
         let before = shard.counters;
-        let concerned = self.oracle.broadcast(shard, target, &packet, token) as u64;
+        let concerned = self.oracle.broadcast(shard, &target, &packet, token) as u64;
         shard.broadcast(&Arc::new(target.clone()), &packet, token);
         let reached = shard.counters.deliveries - before.deliveries;
         let dropped = shard.counters.volatile_dropped - before.volatile_dropped;
         let turned_away = shard.counters.turned_away - before.turned_away;
         assert_eq!(reached + dropped + turned_away, concerned, "{target:?}");
-        assert!(!certain || dropped + turned_away == 0);
+        // What is held may be volatile, and leaves because of this one.
+        assert!(!certain || dropped + turned_away == 0 || !shard.settings.feeds.is_empty());
     }
 
-    fn fate(&mut self, target: &Target) -> Fate {
+    /// What may become of an event. If newer ones are to take its place, it gets a key, and sometimes else.
+    fn fate(&mut self, target: &mut Target) -> Fate {
+        let key = *self.random.pick(&KEYS);
+        target.key = self.random.one_in(4).then(|| key.into());
         match self.random.below(8) {
             0 => Fate::DroppedNewest,
             1 => Fate::DroppedOldest,
-            2 | 3 => {
-                let key = self.random.below(3);
-                Fate::Conflated(format!("{}\0{:?}\0{key}", target.namespace, target.rooms).into())
+            2..5 => {
+                target.key = Some(key.into());
+                target.rooms.truncate(if self.random.one_in(4) { 3 } else { 1 });
+                Fate::Conflated(whole_key(&target.namespace, target.rooms.iter().map(|room| &**room), key))
             }
             _ => Fate::Kept,
         }
@@ -268,6 +277,12 @@ impl State {
                 }
             }
             (13, _) => self.act_on_many(shard),
+            (14, _) if self.random.one_in(4) => {
+                let key = self.random.one_in(2).then(|| (*self.random.pick(&KEYS)).into());
+                let target = Target { key, ..self.target() };
+                self.oracle.forget(shard, &target);
+                shard.forget(&Arc::new(target));
+            }
             _ => {}
         }
     }
@@ -302,6 +317,7 @@ impl State {
             rooms: (0..rooms).map(|_| self.room().into()).collect(),
             except: (0..except).map(|_| self.room().into()).collect(),
             volatile: self.random.one_in(6),
+            key: None,
         }
     }
 

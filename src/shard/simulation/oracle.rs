@@ -13,6 +13,7 @@ use super::super::mail::Target;
 use super::super::sockets::{Socket, SocketState};
 use super::super::wheel::TICK_MS;
 use super::super::{Millis, Shard};
+use super::feeds::{Cast, Feeds};
 use crate::error::CloseReason;
 use crate::proto::{Fate, Id, Prepared};
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
@@ -29,6 +30,8 @@ pub struct Owed {
     /// What may become of it if the client is behind.
     pub fate: Fate,
     pub since: Millis,
+    /// The number of the advance that caused it, if one did.
+    advance: Option<u64>,
 }
 
 #[derive(Default)]
@@ -93,6 +96,9 @@ pub struct Oracle {
     /// What was broadcast, by the address of the packet, which is kept so that the address stays its own.
     packets: HashMap<*const Prepared, (Arc<Prepared>, Owed)>,
     acks: BTreeMap<u64, Ack>,
+    /// What each shard holds and retains.
+    feeds: Vec<Feeds>,
+    advances: u64,
     /// For each counted broadcast, the shares that were not reported yet, and how many shards were not reached yet.
     counts: BTreeMap<u64, (Vec<usize>, u16)>,
     pub ends: BTreeMap<&'static str, u64>,
@@ -114,6 +120,8 @@ impl Oracle {
             here: (0..shards).map(|_| Vec::new()).collect(),
             packets: HashMap::new(),
             acks: BTreeMap::new(),
+            feeds: (0..shards).map(|_| Feeds::default()).collect(),
+            advances: 0,
             counts: BTreeMap::new(),
             ends: BTreeMap::new(),
             seen: 0,
@@ -210,6 +218,9 @@ impl Oracle {
         place.state = SocketState::Connected;
         let text = format!("{}{{\"sid\":\"{}\"}}", head("0", &place.namespace), place.id);
         self.owe(at, &text, Vec::new());
+        let rooms = self.places[at].rooms.clone();
+        let rooms: Vec<_> = rooms.iter().map(|room| Some(&**room)).chain([None]).collect();
+        self.catch_up(at, &rooms, |_, _| false);
     }
 
     pub fn refused(&mut self, at: usize, error: &str) {
@@ -227,6 +238,7 @@ impl Oracle {
             optional: false,
             fate: Fate::Kept,
             since: self.now,
+            advance: None,
         };
         self.sessions.get_mut(&self.places[at].sid).expect("it was opened").owed.push_back(owed);
     }
@@ -237,12 +249,18 @@ impl Oracle {
         session.owed.back_mut().expect("just pushed").optional = true;
     }
 
-    pub fn join(&mut self, at: usize, room: &str) -> bool {
+    pub fn join(&mut self, shard: &Shard, at: usize, room: &str) -> bool {
         let place = &mut self.places[at];
         let named = place.rooms.iter().filter(|room| **room != place.id).count();
         let fits = room == place.id || place.rooms.contains(room) || named < self.rooms_max;
-        if fits {
-            place.rooms.insert(room.into());
+        if fits && place.rooms.insert(room.into()) && shard.is_connected(place.key) {
+            let (namespace, rooms) = (place.namespace.clone(), place.rooms.clone());
+            let others =
+                |cast: &Cast| cast.target.rooms.iter().filter(|other| ***other != *room).cloned().collect::<Vec<_>>();
+            self.catch_up(at, &[Some(room)], |feeds, cast| {
+                let retains = |other: &str| feeds.retained(&namespace, Some(other)).any(|it| it.number == cast.number);
+                others(cast).iter().any(|other| rooms.contains(&**other) && retains(other))
+            });
         }
         fits
     }
@@ -258,6 +276,7 @@ impl Oracle {
             optional,
             fate: packet.fate().clone(),
             since: 0,
+            advance: None,
         };
         self.packets.insert(Arc::as_ptr(packet), (Arc::clone(packet), owed));
     }
@@ -276,20 +295,70 @@ impl Oracle {
         self.here[shard.number() as usize].iter().copied().filter(chosen).collect()
     }
 
-    /// A broadcast is about to be applied on this shard. Returns how many it concerns.
+    /// A broadcast is about to be applied on this shard. Returns to how many something leaves because of it.
     pub fn broadcast(&mut self, shard: &Shard, target: &Target, packet: &Arc<Prepared>, token: Option<u64>) -> usize {
-        let members = self.members(shard, target);
-        let (_, owed) = &self.packets[&Arc::as_ptr(packet)];
-        let owed = Owed { since: self.now, ..owed.clone() };
-        for &at in &members {
-            self.sessions.get_mut(&self.places[at].sid).expect("it was opened").owed.push_back(owed.clone());
-        }
+        let (leaving, held) = self.feeds[shard.number() as usize].emitted(shard, target, packet);
+        let concerned = self.send(shard, &leaving, None);
         if let Some(token) = token {
+            let share = if held { shard.member_count(target) } else { self.members(shard, target).len() };
             let (shares, shards) = self.counts.get_mut(&token).expect("it was announced");
-            shares.push(members.len());
+            shares.push(share);
             *shards -= 1;
         }
-        members.len()
+        concerned
+    }
+
+    /// What leaves is owed to whoever it is for, now.
+    fn send(&mut self, shard: &Shard, leaving: &[Cast], advance: Option<u64>) -> usize {
+        let mut concerned = 0;
+        for Cast { target, packet, .. } in leaving {
+            let (_, owed) = &self.packets[&Arc::as_ptr(packet)];
+            let owed = Owed { since: self.now, advance, ..owed.clone() };
+            let members = self.members(shard, target);
+            concerned += members.len();
+            self.note(|| format!("{} on {} to {} of {target:?}", owed.text, shard.number(), members.len()));
+            for at in members {
+                self.sessions.get_mut(&self.places[at].sid).expect("it was opened").owed.push_back(owed.clone());
+            }
+        }
+        concerned
+    }
+
+    /// Time is about to go on on this shard. Other deadlines may close a session before or after a window ends: then it
+    /// got what the window held, or not.
+    pub fn advance(&mut self, shard: &Shard, now: Millis) {
+        self.advances += 1;
+        let leaving = self.feeds[shard.number() as usize].advance(shard, now);
+        self.send(shard, &leaving, Some(self.advances));
+    }
+
+    /// The shard is about to shut down.
+    pub fn flush_all(&mut self, shard: &Shard) {
+        let leaving = self.feeds[shard.number() as usize].flush_all(shard);
+        self.send(shard, &leaving, None);
+    }
+
+    /// What rooms retain is about to be forgotten on this shard.
+    pub fn forget(&mut self, shard: &Shard, target: &Target) -> usize {
+        self.note(|| format!("{target:?} is forgotten on {}", shard.number()));
+        let leaving = self.feeds[shard.number() as usize].forget(shard, target);
+        self.send(shard, &leaving, None)
+    }
+
+    /// What the rooms retain is owed to a socket that has come into them, unless it has got it elsewhere.
+    fn catch_up(&mut self, at: usize, rooms: &[Option<&str>], has: impl Fn(&Feeds, &Cast) -> bool) {
+        let place = &self.places[at];
+        let feeds = &self.feeds[place.shard as usize];
+        let mut casts: Vec<&Cast> = rooms.iter().flat_map(|room| feeds.retained(&place.namespace, *room)).collect();
+        casts.sort_by_key(|cast| cast.number);
+        casts.dedup_by_key(|cast| cast.number);
+        casts.retain(|cast| !cast.target.except.iter().any(|room| place.rooms.contains(&**room)));
+        casts.retain(|cast| !has(feeds, cast));
+        for cast in casts {
+            let (_, owed) = &self.packets[&Arc::as_ptr(&cast.packet)];
+            let owed = Owed { since: self.now, optional: false, ..owed.clone() };
+            self.sessions.get_mut(&place.sid).expect("it was opened").owed.push_back(owed);
+        }
     }
 
     pub fn count(&mut self, token: u64, shards: u16) {
@@ -310,7 +379,7 @@ impl Oracle {
     pub fn joined_by(&mut self, shard: &Shard, target: &Target, rooms: &[Box<str>]) {
         for at in self.members(shard, target) {
             for room in rooms {
-                self.join(at, room);
+                self.join(shard, at, room);
             }
         }
     }
@@ -370,6 +439,9 @@ impl Oracle {
         assert_eq!(place.state, SocketState::Connected, "an end is told once, and only of those who were in");
         place.state = SocketState::Closed;
         let session = self.sessions.get_mut(&place.sid).expect("it was opened");
+        for owed in session.owed.iter_mut().filter(|owed| owed.advance == Some(self.advances)) {
+            owed.optional = true;
+        }
         if self.trace {
             eprintln!("{:>7} {} leaves {}: {reason}", self.now, place.sid, place.namespace);
         }

@@ -8,11 +8,11 @@ use super::super::mail::{Ending, Mail, Reply};
 use super::super::session::{Handshake, Session, State};
 use super::super::{Carries, Counters, Millis, Shard};
 use super::client::{Client, Outside, Temper};
-use super::embedder::Embedder;
+use super::embedder::{Embedder, NAMESPACES, ROOMS};
 use super::network::{Arrival, Network, Sender};
 use super::oracle::Oracle;
 use crate::proto::fuzzing::Random;
-use crate::settings::Settings;
+use crate::settings::{Feed, Settings};
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
 use std::hash::Hasher;
@@ -127,7 +127,7 @@ impl World {
         self.read(number);
         self.take_arrivals(number);
         self.take_mail(number);
-        drive::advance(&self.shards[number as usize], &self.app, self.now);
+        self.advance(number);
         self.act(number);
         self.post(number);
         self.write(number);
@@ -152,6 +152,12 @@ impl World {
         drive::hear_out(shard, &self.app);
         self.app.state.borrow_mut().oracle.shedding = false;
         Some(waiting - excess)
+    }
+
+    fn advance(&self, number: u16) {
+        let shard = &self.shards[number as usize];
+        self.app.state.borrow_mut().oracle.advance(&shard.borrow(), self.now);
+        drive::advance(shard, &self.app, self.now);
     }
 
     fn act(&mut self, number: u16) {
@@ -256,6 +262,7 @@ impl World {
             Mail::Join { target, rooms } => oracle.joined_by(shard, target, rooms),
             Mail::Leave { target, rooms } => oracle.left_by(shard, target, rooms),
             Mail::Disconnect { target, close } => oracle.disconnected_by(shard, target, *close),
+            Mail::Forget { target } => return Some(oracle.forget(shard, target)),
             Mail::Request { .. } | Mail::Abandoned { .. } | Mail::Answer { .. } | Mail::Counted { .. } => {}
         }
         None
@@ -354,6 +361,7 @@ impl World {
     /// The server shuts down: afterwards nothing is left anywhere.
     fn shut_down(&mut self) {
         for number in 0..self.shards.len() {
+            self.app.state.borrow_mut().oracle.flush_all(&self.shards[number].borrow());
             self.shards[number].borrow_mut().shut_down();
             drive::hear_out(&self.shards[number], &self.app);
         }
@@ -397,6 +405,10 @@ fn add(total: &mut Counters, more: &Counters) {
     total.parted += more.parted;
     total.deliveries += more.deliveries;
     total.volatile_dropped += more.volatile_dropped;
+    total.conflated_in_windows += more.conflated_in_windows;
+    total.windows_full += more.windows_full;
+    total.caught_up += more.caught_up;
+    total.retained_forgotten += more.retained_forgotten;
     total.evicted += more.evicted;
     total.evicted_late += more.evicted_late;
     total.evicted_for_memory += more.evicted_for_memory;
@@ -429,8 +441,29 @@ fn settings(random: &mut Random) -> Settings {
         payload_bytes_max: 3_000 + random.below(20_000),
         namespaces_per_session_max: 2 + random.below(3),
         rooms_per_socket_max: 2 + random.below(6),
+        conflate_keys_max: 1 + random.below(4),
+        retain_keys_max: 2 + random.below(6),
+        retain_rooms_max: 2 + random.below(3),
+        feeds: feeds(random),
         ..Settings::default()
     }
+}
+
+/// Rules for some rooms and namespaces, or none at all.
+fn feeds(random: &mut Random) -> Vec<Feed> {
+    let rules = if random.one_in(4) { 0 } else { 1 + random.below(6) };
+    let rule = |random: &mut Random| Feed {
+        namespace: (*random.pick(&NAMESPACES)).into(),
+        room: match random.below(4) {
+            0 => None,
+            1 => Some("r*".into()),
+            _ => Some((*random.pick(&ROOMS)).into()),
+        },
+        conflate_every: (!random.one_in(4)).then(|| Duration::from_millis(10 + random.below(300) as u64)),
+        retain: random.one_in(2),
+        ..Feed::default()
+    };
+    (0..rules).map(|_| rule(random)).collect()
 }
 
 fn temper(random: &mut Random) -> Temper {

@@ -31,6 +31,7 @@ pub enum Problem {
     UnknownVariable { nearest: Option<String> },
     NotATable { given: String },
     NamespaceName,
+    RoomName,
     WrongType { given: String, allowed: String },
     Malformed { given: String, allowed: String },
     OutOfRange { given: String, allowed: String },
@@ -104,6 +105,9 @@ impl fmt::Display for Problem {
             Problem::NamespaceName => {
                 f.write_str(r#"not a namespace's name; allowed: "/" followed by anything but a comma, like "/admin""#)
             }
+            Problem::RoomName => f.write_str(
+                r#""*" stands at the end only; allowed: a room's name, or how names begin and "*", like "ticker:*""#,
+            ),
             Problem::WrongType { given, allowed } => write!(f, "{given} is of the wrong type; allowed: {allowed}"),
             Problem::Malformed { given, allowed } => write!(f, "{given} is malformed; allowed: {allowed}"),
             Problem::OutOfRange { given, allowed } => write!(f, "{given} is out of range; allowed: {allowed}"),

@@ -9,6 +9,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::Policy;
+
 /// A checked value. What it means depends on the option's kind.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Value {
@@ -292,6 +294,27 @@ impl Field for SendPath {
 
     fn to_value(&self) -> Value {
         Value::Text(self.as_str().into())
+    }
+}
+
+/// The library's own type: its words are the program's too.
+impl Field for Policy {
+    fn from_value(value: Value) -> Self {
+        let all = [Policy::Evict, Policy::DropNewest, Policy::DropOldest, Policy::Conflate];
+        chosen(&value, &all, policy_name)
+    }
+
+    fn to_value(&self) -> Value {
+        Value::Text(policy_name(*self).into())
+    }
+}
+
+fn policy_name(policy: Policy) -> &'static str {
+    match policy {
+        Policy::Evict => "evict",
+        Policy::DropNewest => "drop-newest",
+        Policy::DropOldest => "drop-oldest",
+        Policy::Conflate => "conflate",
     }
 }
 

@@ -14,7 +14,7 @@ use toml::de::{DeString, DeTable, DeValue};
 use super::error::{ConfigError, Problem};
 use super::given::{Given, Raw};
 use super::nearest::nearest;
-use super::options::{Namespace, SECTIONS, Section, Spec, namespace_prefix, options};
+use super::options::{Namespace, Room, SECTIONS, Section, Spec, namespace_prefix, options, room_prefix};
 use super::source::Source;
 use super::text::quoted;
 
@@ -52,7 +52,7 @@ impl Walk<'_> {
                 (false, other) => self.unknown_root(key, other.is_table()),
                 (true, DeValue::Table(table)) if name == Namespace::NAME => self.namespaces(table),
                 (true, DeValue::Table(table)) => {
-                    self.section(name, table, options().filter(|spec| spec.section == name))
+                    self.section(name, table, options().filter(|spec| spec.section == name), None)
                 }
                 (true, other) => self.not_a_table(key, name.into(), other),
             }
@@ -71,22 +71,57 @@ impl Walk<'_> {
             match value.get_ref() {
                 DeValue::Table(table) => {
                     self.given.namespaces.insert(name.into());
-                    self.section(&prefix, table, Namespace::OPTIONS.iter());
+                    self.section(&prefix, table, Namespace::OPTIONS.iter(), Some(Room::NAME));
+                    let is_rooms = |(key, _): &(&Key<'_>, _)| key.get_ref().as_ref() == Room::NAME;
+                    match table.iter().find(is_rooms).map(|(key, value)| (key, value.get_ref())) {
+                        None => {}
+                        Some((_, DeValue::Table(rooms))) => self.rooms(name, rooms),
+                        Some((key, other)) => self.not_a_table(key, format!("{prefix}.{}", Room::NAME), other),
+                    }
                 }
                 other => self.not_a_table(key, prefix, other),
             }
         }
     }
 
-    fn section(&mut self, prefix: &str, table: &DeTable<'_>, specs: impl Iterator<Item = &'static Spec>) {
+    fn rooms(&mut self, namespace: &str, rooms: &DeTable<'_>) {
+        for (key, value) in rooms {
+            let name = key.get_ref().as_ref();
+            let prefix = room_prefix(namespace, name);
+            if name.strip_suffix('*').unwrap_or(name).contains('*') {
+                self.refuse(key.span(), prefix, Problem::RoomName);
+                continue;
+            }
+            match value.get_ref() {
+                DeValue::Table(table) => {
+                    self.given.rooms.insert((namespace.into(), name.into()));
+                    self.section(&prefix, table, Room::OPTIONS.iter(), None);
+                }
+                other => self.not_a_table(key, prefix, other),
+            }
+        }
+    }
+
+    /// One table of options, in which there may be one of tables, which is not for here.
+    fn section(
+        &mut self,
+        prefix: &str,
+        table: &DeTable<'_>,
+        specs: impl Iterator<Item = &'static Spec>,
+        tables: Option<&'static str>,
+    ) {
         let specs: Vec<_> = specs.collect();
         for (key, value) in table {
             let name = key.get_ref().as_ref();
+            if tables == Some(name) {
+                continue;
+            }
             if specs.iter().any(|spec| spec.name == name) {
                 let source = self.source(key.span());
                 self.given.push(format!("{prefix}.{name}"), source, raw(value.get_ref()));
             } else {
-                self.unknown_key(key, prefix, &specs);
+                let known: Vec<_> = specs.iter().map(|spec| spec.name).chain(tables).collect();
+                self.unknown_key(key, prefix, &known);
             }
         }
     }
@@ -100,11 +135,11 @@ impl Walk<'_> {
         self.refuse(key.span(), bare_or_quoted(name), Problem::UnknownKey { nearest, known });
     }
 
-    fn unknown_key(&mut self, key: &Key<'_>, prefix: &str, specs: &[&'static Spec]) {
+    fn unknown_key(&mut self, key: &Key<'_>, prefix: &str, known: &[&'static str]) {
         let name = key.get_ref().as_ref();
-        let siblings = specs.iter().map(|spec| (spec.name.to_string(), format!("{prefix}.{}", spec.name)));
+        let siblings = known.iter().map(|known| (known.to_string(), format!("{prefix}.{known}")));
         let nearest = nearest_option(name, siblings);
-        let known = specs.iter().map(|spec| spec.name).collect::<Vec<_>>().join(", ");
+        let known = known.join(", ");
         let option = format!("{prefix}.{}", bare_or_quoted(name));
         self.refuse(key.span(), option, Problem::UnknownKey { nearest, known });
     }

@@ -37,6 +37,8 @@ pub struct Given {
     by_key: BTreeMap<String, Vec<(Source, Raw)>>,
     /// Every namespace that the file names, also one without a single option.
     pub namespaces: BTreeSet<String>,
+    /// Every room that the file names, behind its namespace.
+    pub rooms: BTreeSet<(String, String)>,
 }
 
 impl Given {

@@ -10,8 +10,8 @@
 //!
 //! Names: `server.listen` is `--listen` and `FANFARE_LISTEN`; so for `[server]`, `[engine]` and `[limits]`. `[cors]`
 //! and `[log]` keep the section (`--log-level`), since "level" alone says too little. A list's flag is its singular
-//! and is repeated (`--cors-origin A --cors-origin B`); its variable is separated by commas. Namespaces are for the
-//! file, except `--client-event`, which speaks of "/".
+//! and is repeated (`--cors-origin A --cors-origin B`); its variable is separated by commas. Namespaces and rooms are for
+//! the file, except `--client-event`, which speaks of "/".
 //!
 //! Invariants: names are unique without their section; every default passes its check (tests).
 //! Not here:   what a kind accepts (kind.rs); how a value becomes its Rust type (field.rs).
@@ -24,6 +24,7 @@ use std::time::Duration;
 use super::field::{FdTables, Field, Level, LogFormat, Origins, PublishKey, SendPath, Transports, Value};
 use super::kind::Kind;
 use super::text::quoted;
+use crate::Policy;
 
 const KB: u64 = 1_000;
 const MB: u64 = 1_000_000;
@@ -31,6 +32,10 @@ const GIB: u64 = 1 << 30;
 const COUNT_MAX: u64 = u32::MAX as u64;
 /// No deadline is so short that an honest peer across the world misses it, none so long that it is none.
 const WAIT: Kind = Kind::Time { min: Duration::from_millis(100), max: Duration::from_secs(3600) };
+
+const POLICIES: Kind = Kind::Choice(&["evict", "drop-newest", "drop-oldest", "conflate"]);
+/// Less than the clock's step would be none; longer is no feed any more.
+const WINDOW: Kind = Kind::Time { min: Duration::from_millis(1), max: Duration::from_secs(60) };
 
 /// One group of options: a table of the file, and the struct that it becomes.
 pub trait Section: Sized {
@@ -286,6 +291,13 @@ sections! {
         /// Enough for a full payload at 100 KB a second. It bounds how long a trickling POST holds its memory.
         request_timeout: Duration = "10s", WAIT, Live;
 
+        /// What becomes of events whose client reads too slowly, where no namespace and no room says otherwise.
+        ///
+        /// evict closes the session, so that the client connects again and knows that it has missed something; the others
+        /// keep it. drop-newest and drop-oldest leave events out; conflate leaves out those that a newer one with the same
+        /// key has made old news (the key of a publish, else the event's name).
+        policy: Policy = "evict", POLICIES, Restart;
+
         /// The backlog at which a session that reads too slowly is closed.
         ///
         /// A few seconds of a busy feed, and above the largest publish: an event that does not fit closes everyone it
@@ -328,6 +340,25 @@ sections! {
         /// piles up here leaves for a client in one piece, so the default is a quarter of `outbox_bytes_max`. More lets a
         /// burst in sooner, and has clients on slow lines fall behind by more at once.
         lag_bytes_max: usize = "1MiB", Kind::Size { min: KB, max: GIB }, Live;
+
+        /// How many keys a room with conflate_every may hold the newest event of.
+        ///
+        /// As many symbols as a screen can show. One more, and what is held leaves before its time. Each worker holds them
+        /// by reference, and each client gets them all at once.
+        conflate_keys_max: usize = "1000", Kind::Count { min: 1, max: COUNT_MAX }, Live;
+
+        /// How many keys a room with retain keeps the newest event of.
+        ///
+        /// Whoever joins gets them all at once: this times the size of an event has to stay well below `outbox_bytes_max`.
+        /// One more, and the key that changed longest ago is forgotten.
+        retain_keys_max: usize = "1000", Kind::Count { min: 1, max: COUNT_MAX }, Live;
+
+        /// How many rooms of a namespace may retain events.
+        ///
+        /// Publishers choose the names of rooms, and a retained event stays without anybody in the room: together with
+        /// `retain_keys_max` this bounds what they can make the server keep. One more, and the room that changed longest
+        /// ago is forgotten.
+        retain_rooms_max: usize = "10000", Kind::Count { min: 1, max: COUNT_MAX }, Live;
 
         /// How many namespaces one session may join.
         ///
@@ -406,6 +437,47 @@ sections! {
         /// its events are. Clients emit `join` or `leave` with a room or a list of them; the ack lists the rooms that
         /// they are in then, or is `{"error": "…"}`.
         join: bool = "true", Kind::Switch, Live;
+
+        /// What becomes of events whose client reads too slowly.
+        ///
+        /// Unset: as `limits.policy` says. It is for events to the whole namespace, and to rooms without an entry of their
+        /// own that says otherwise.
+        policy: Option<Policy>, POLICIES, Restart;
+
+        /// The time in which events with a key are held, so that only the newest of each key leaves.
+        ///
+        /// Unset: everything leaves at once. For events to the whole namespace, and for each room without an entry of its
+        /// own; see there.
+        conflate_every: Option<Duration>, WINDOW, Restart;
+
+        /// Whether the newest event of each key is kept for those who come later.
+        ///
+        /// Off. For events to the whole namespace, which whoever connects gets, and for each room without an entry of its
+        /// own; see there.
+        retain: bool = "false", Kind::Switch, Restart;
+    }
+
+    /// `[namespaces."/name".rooms."room"]`: the rules of one room, or with "*" at the end, of all that begin so.
+    ///
+    /// Of several entries that fit, the whole name counts before a beginning, and a longer beginning before a shorter.
+    Room = "rooms" {
+        /// What becomes of events whose client reads too slowly.
+        ///
+        /// Unset: as the namespace says. conflate is for state, such as prices; the others are for what happens, such as
+        /// messages.
+        policy: Option<Policy>, POLICIES, Restart;
+
+        /// The time in which events with a key are held, so that only the newest of each key leaves.
+        ///
+        /// Unset: everything leaves at once. With it each client is written to at most once in this time, however much is
+        /// published; the cost is that events are late by up to this time. The first one after a quiet time is not.
+        conflate_every: Option<Duration>, WINDOW, Restart;
+
+        /// Whether the newest event of each key is kept for those who join later.
+        ///
+        /// Off, because the events stay in memory, on each worker by reference, while nobody is in the room. Whoever joins
+        /// gets them, and from then on everything.
+        retain: bool = "false", Kind::Switch, Restart;
     }
 
     /// `[log]`: what is written to standard error, and how.
@@ -429,7 +501,7 @@ pub const MAIN_NAMESPACE: &str = "/";
 /// The tables that the file may have, in the order in which they are printed.
 pub const SECTIONS: [&str; 6] = [Server::NAME, Engine::NAME, Cors::NAME, Limits::NAME, Namespace::NAME, Log::NAME];
 
-/// Every option but those of namespaces.
+/// Every option but those of namespaces and rooms.
 pub fn options() -> impl Iterator<Item = &'static Spec> {
     [Server::OPTIONS, Engine::OPTIONS, Cors::OPTIONS, Limits::OPTIONS, Log::OPTIONS].into_iter().flatten()
 }
@@ -444,6 +516,11 @@ pub fn options_with_flag() -> impl Iterator<Item = (String, &'static Spec)> {
 /// `namespaces."/admin"`, as the file writes it.
 pub fn namespace_prefix(name: &str) -> String {
     format!("{}.{}", Namespace::NAME, quoted(name))
+}
+
+/// `namespaces."/".rooms."ticker:*"`, as the file writes it.
+pub fn room_prefix(namespace: &str, room: &str) -> String {
+    format!("{}.{}.{}", namespace_prefix(namespace), Room::NAME, quoted(room))
 }
 
 impl Spec {

@@ -4,11 +4,15 @@
 //! old one and are named. Then the rules that need more than one option are asked again: a new file may be fine by itself
 //! and not beside an old value, such as no publish key and an address that the server cannot leave.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::error::{ConfigError, ConfigErrors};
-use super::options::{Cors, Engine, Limits, Log, Namespace, Reload, Section, Server, namespace_prefix};
+use super::options::{
+    Cors, Engine, Limits, Log, Namespace, Reload, Room, Section, Server, namespace_prefix, room_prefix,
+};
 use super::{Config, broken_rules};
+
+type Rooms = BTreeMap<(String, String), Room>;
 
 /// A new configuration, as far as a server that runs can have it.
 #[derive(Debug)]
@@ -28,6 +32,7 @@ pub fn reload(running: &Config, new: &Config) -> Result<Reloaded, ConfigErrors> 
         cors: merge.section(Cors::NAME, &running.cors, &new.cors),
         limits: merge.section(Limits::NAME, &running.limits, &new.limits),
         namespaces: merge.namespaces(&running.namespaces, &new.namespaces),
+        rooms: merge.rooms(&running.rooms, &new.rooms),
         log: merge.section(Log::NAME, &running.log, &new.log),
         sources: new.sources.clone(),
     };
@@ -87,5 +92,13 @@ impl Merge {
             merged.insert(name.clone(), section);
         }
         merged
+    }
+
+    /// The rules of rooms are those of the start: they are applied where a packet is encoded.
+    fn rooms(&mut self, running: &Rooms, new: &Rooms) -> Rooms {
+        let names: BTreeSet<_> = running.keys().chain(new.keys()).collect();
+        let differs = |name: &&(String, String)| running.get(*name) != new.get(*name);
+        self.kept.extend(names.into_iter().filter(differs).map(|(namespace, room)| room_prefix(namespace, room)));
+        running.clone()
     }
 }

@@ -4,7 +4,7 @@
 //! comment.
 
 use super::Config;
-use super::options::{Namespace, Section, namespace_prefix};
+use super::options::{Namespace, Room, Section, namespace_prefix, room_prefix};
 
 const HEADER: &str = "\
 # The configuration in effect. Behind each value stands its source;
@@ -12,7 +12,7 @@ const HEADER: &str = "\
 ";
 
 pub fn render(config: &Config) -> String {
-    let Config { server, engine, cors, limits, namespaces, log, sources: _ } = config;
+    let Config { server, engine, cors, limits, namespaces, rooms, log, sources: _ } = config;
     let mut out = HEADER.to_string();
     section(&mut out, config, "server", server);
     section(&mut out, config, "engine", engine);
@@ -20,6 +20,9 @@ pub fn render(config: &Config) -> String {
     section(&mut out, config, "limits", limits);
     for (name, namespace) in namespaces {
         section::<Namespace>(&mut out, config, &namespace_prefix(name), namespace);
+        for ((_, room), rules) in rooms.iter().filter(|((namespace, _), _)| namespace == name) {
+            section::<Room>(&mut out, config, &room_prefix(name, room), rules);
+        }
     }
     section(&mut out, config, "log", log);
     out

@@ -8,6 +8,7 @@ use clap::Parser;
 
 use super::options::{Reload, options, options_with_flag};
 use super::*;
+use crate::Policy;
 
 const KEY: &str = "0123456789abcdef";
 
@@ -206,6 +207,18 @@ fn a_flag_beats_a_variable_beats_the_file_beats_the_default_for_each_type() {
             ],
         ),
         (
+            "policy",
+            "[limits]\npolicy = \"conflate\"",
+            ("FANFARE_POLICY", "drop-newest"),
+            &["--policy", "drop-oldest"],
+            [
+                "policy = \"drop-oldest\" # --policy",
+                "policy = \"drop-newest\" # FANFARE_POLICY",
+                "policy = \"conflate\" # fanfare.toml:2",
+                "policy = \"evict\" # default",
+            ],
+        ),
+        (
             "level",
             "[log]\nlevel = \"trace\"",
             ("FANFARE_LOG_LEVEL", "warn"),
@@ -270,8 +283,40 @@ fn client_event_flags_replace_the_files_list_for_the_main_namespace_only() {
 fn a_namespace_without_options_exists_with_the_defaults_and_main_exists_always() {
     let config = load_file("[namespaces.\"/admin\"]\n[namespaces.\"/quiet\"]\njoin = false");
     assert_eq!(config.namespaces.keys().collect::<Vec<_>>(), ["/", "/admin", "/quiet"]);
-    assert_eq!(config.namespaces["/admin"], Namespace { client_events: BTreeSet::new(), join: true });
+    let (client_events, join, policy, conflate_every, retain) = (BTreeSet::new(), true, None, None, false);
+    let defaults = Namespace { client_events, join, policy, conflate_every, retain };
+    assert_eq!(config.namespaces["/admin"], defaults);
     assert!(!config.namespaces["/quiet"].join);
+}
+
+#[test]
+fn namespaces_and_rooms_have_rules() {
+    let config = load_file(
+        r#"
+        [limits]
+        policy = "drop-oldest"
+        [namespaces."/"]
+        policy = "evict"
+        [namespaces."/".rooms."ticker:*"]
+        policy = "conflate"
+        conflate_every = "200ms"
+        retain = true
+        [namespaces."/".rooms]
+        lobby = {}
+        [namespaces."/admin".rooms."*"]
+        policy = "drop-newest"
+        "#,
+    );
+    assert_eq!((config.limits.policy, config.namespaces["/"].policy), (Policy::DropOldest, Some(Policy::Evict)));
+    let room = |namespace: &str, name: &str| &config.rooms[&(namespace.into(), name.into())];
+    let window = Some(Duration::from_millis(200));
+    let ticker = Room { policy: Some(Policy::Conflate), conflate_every: window, retain: true };
+    assert_eq!(*room("/", "ticker:*"), ticker);
+    assert_eq!(*room("/", "lobby"), Room { policy: None, conflate_every: None, retain: false });
+    assert_eq!(room("/admin", "*").policy, Some(Policy::DropNewest));
+    assert!(config.namespaces.contains_key("/admin") && config.rooms.len() == 3);
+    let source = config.source("namespaces.\"/\".rooms.\"ticker:*\".retain");
+    assert_eq!(source.to_string(), "fanfare.toml:9");
 }
 
 #[test]
@@ -356,6 +401,14 @@ fn an_unknown_key_is_refused_with_the_nearest_name() {
         ("lisen = 1", "lisen (fanfare.toml:1): unknown key; did you mean server.listen?"),
         ("\n[limit]\nx = 1", "limit (fanfare.toml:2): unknown key; did you mean [limits]?"),
         (
+            "[namespaces.\"/\"]\nroom = {}",
+            "namespaces.\"/\".room (fanfare.toml:2): unknown key; did you mean namespaces.\"/\".rooms?",
+        ),
+        (
+            "[namespaces.\"/\".rooms.a]\nretains = true",
+            "namespaces.\"/\".rooms.\"a\".retains (fanfare.toml:2): unknown key; did you mean namespaces.\"/\".rooms.\"a\".retain?",
+        ),
+        (
             "[namespaces.\"/\"]\nclient_event = []",
             "namespaces.\"/\".client_event (fanfare.toml:2): unknown key; did you mean namespaces.\"/\".client_events?",
         ),
@@ -373,6 +426,50 @@ fn an_unknown_key_that_resembles_nothing_is_refused_with_what_is_allowed() {
         file_message("[database]"),
         "database (fanfare.toml:1): unknown key; allowed here: [server], [engine], [cors], [limits], [namespaces], [log]"
     );
+}
+
+#[test]
+fn in_a_namespace_and_a_room_too_an_unknown_key_is_told_what_is_allowed() {
+    assert_eq!(
+        file_message("[namespaces.\"/\"]\nx = 1"),
+        "namespaces.\"/\".x (fanfare.toml:2): unknown key; allowed here: client_events, join, policy, conflate_every, retain, rooms"
+    );
+    assert_eq!(
+        file_message("[namespaces.\"/\".rooms.\"b*\"]\nx = 1"),
+        "namespaces.\"/\".rooms.\"b*\".x (fanfare.toml:2): unknown key; allowed here: policy, conflate_every, retain"
+    );
+}
+
+#[test]
+fn a_room_is_named_or_how_its_name_begins() {
+    for name in ["a*b", "**", "*a"] {
+        assert_eq!(
+            file_message(&format!("[namespaces.\"/\".rooms.\"{name}\"]")),
+            format!(
+                "namespaces.\"/\".rooms.\"{name}\" (fanfare.toml:1): \"*\" stands at the end only; allowed: a room's name, or how names begin and \"*\", like \"ticker:*\""
+            )
+        );
+    }
+}
+
+#[test]
+fn a_rule_that_no_room_can_have_is_refused() {
+    let message = |line: &str| file_message(&format!("[namespaces.\"/\".rooms.a]\n{line}"));
+    let at = "namespaces.\"/\".rooms.\"a\"";
+    assert_eq!(
+        message("policy = \"drop\""),
+        format!(
+            "{at}.policy (fanfare.toml:2): \"drop\" is not offered; allowed: evict, drop-newest, drop-oldest, conflate"
+        )
+    );
+    for every in ["0", "\"61s\""] {
+        assert_eq!(
+            message(&format!("conflate_every = {every}")),
+            format!(
+                "{at}.conflate_every (fanfare.toml:2): {every} is out of range; allowed: 1ms to 1m, written like \"25s\", \"500ms\", \"2m\" or as a whole number of milliseconds"
+            )
+        );
+    }
 }
 
 #[test]
@@ -605,6 +702,14 @@ fn a_section_that_is_not_a_table_is_refused() {
     assert_eq!(
         file_message("[namespaces]\n\"/a\" = true"),
         "namespaces.\"/a\" (fanfare.toml:2): true is not a table of options"
+    );
+    assert_eq!(
+        file_message("[namespaces.\"/a\"]\nrooms = [\"b\"]"),
+        "namespaces.\"/a\".rooms (fanfare.toml:2): a list is not a table of options"
+    );
+    assert_eq!(
+        file_message("[namespaces.\"/a\".rooms]\nb = \"conflate\""),
+        "namespaces.\"/a\".rooms.\"b\" (fanfare.toml:2): \"conflate\" is not a table of options"
     );
 }
 
@@ -870,6 +975,10 @@ const EVERY_OPTION: &str = r#"
         connections_per_address_max = 1
         handshake_timeout = "100ms"
         request_timeout = "2s"
+        policy = "drop-newest"
+        conflate_keys_max = 11
+        retain_keys_max = 12
+        retain_rooms_max = 13
         outbox_bytes_max = "1GiB"
         outbox_age_max = "30s"
         outboxes_bytes_max = "4GiB"
@@ -891,6 +1000,15 @@ const EVERY_OPTION: &str = r#"
         client_events = ["say", "a\"b\\c\nd\u0000é"]
         [namespaces."/é \"quoted\"\t"]
         join = false
+        policy = "conflate"
+        conflate_every = "1s"
+        retain = true
+        [namespaces."/".rooms."ticker:*"]
+        policy = "drop-oldest"
+        conflate_every = 200
+        retain = true
+        [namespaces."/é \"quoted\"\t".rooms."a \"b\" é.c"]
+        policy = "evict"
         [log]
         format = "json"
         level = "trace"
@@ -948,7 +1066,7 @@ fn names_are_derived_from_the_key() {
 
 #[test]
 fn every_default_passes_its_own_check_and_every_option_explains_itself() {
-    for spec in options().chain(Namespace::OPTIONS) {
+    for spec in options().chain(Namespace::OPTIONS).chain(Room::OPTIONS) {
         assert_eq!(spec.default_value() == super::Value::Unset, spec.default.is_none(), "{}", spec.key());
         assert!(spec.meaning().ends_with('.') && spec.meaning().len() < 120, "{}", spec.key());
         assert!(spec.reasons().ends_with('.'), "{}", spec.key());
@@ -987,7 +1105,23 @@ fn every_option_either_changes_or_is_named_and_keeps_its_value() {
     }
     assert!(changed.contains(&r#"namespaces."/".client_events"#.into()));
     assert!(changed.contains(&r#"namespaces."/é \"quoted\"\t".join"#.into()));
-    assert_eq!(config.namespaces, new.namespaces);
+    for (name, namespace) in &config.namespaces {
+        let (old, new) = (&old.namespaces[name], &new.namespaces[name]);
+        assert_eq!((&namespace.client_events, namespace.join), (&new.client_events, new.join));
+        let rules = |it: &Namespace| (it.policy, it.conflate_every, it.retain);
+        assert_eq!(rules(namespace), rules(old));
+    }
+    assert!(kept.contains(&r#"namespaces."/é \"quoted\"\t".retain"#.into()));
+}
+
+#[test]
+fn the_rules_of_rooms_stay_and_are_named() {
+    let running = "[namespaces.\"/\".rooms]\na = { retain = true }\n\"b*\" = { retain = true }\nc = {}";
+    let new = "[namespaces.\"/\".rooms]\na = { retain = true }\n\"b*\" = { retain = false }\nd = {}";
+    let Reloaded { config, changed, kept } = reread(running, new).unwrap();
+    assert_eq!((config.rooms, changed.len()), (load_file(running).rooms, 0));
+    let room = |name: &str| format!("namespaces.\"/\".rooms.\"{name}\"");
+    assert_eq!(kept, [room("b*"), room("c"), room("d")]);
 }
 
 #[test]
@@ -1024,7 +1158,7 @@ fn a_file_that_is_right_by_itself_may_be_wrong_beside_what_is_kept() {
 #[test]
 fn the_operators_manual_says_of_each_option_what_a_reload_does() {
     let manual = include_str!("../../../docs/operating.md");
-    for spec in options().chain(Namespace::OPTIONS) {
+    for spec in options().chain(Namespace::OPTIONS).chain(Room::OPTIONS) {
         let default = match spec.default {
             None => "unset".into(),
             Some("") => "none".into(),
@@ -1038,5 +1172,9 @@ fn the_operators_manual_says_of_each_option_what_a_reload_does() {
         assert!(manual.contains(&row), "docs/operating.md misses this row: {row}");
     }
     let rows = manual.lines().filter(|line| line.ends_with("| yes |") || line.ends_with("| restart |")).count();
-    assert_eq!(rows, options().count() + Namespace::OPTIONS.len(), "a row of an option that is gone");
+    assert_eq!(
+        rows,
+        options().count() + Namespace::OPTIONS.len() + Room::OPTIONS.len(),
+        "a row of an option that is gone"
+    );
 }

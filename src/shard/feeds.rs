@@ -1,0 +1,502 @@
+//! Feeds: rooms where the newest event of each key is what counts.
+//!
+//! A rule of `Settings::feeds` may give a room a *window*: what is emitted to it with a key is held here, the newest of
+//! each key, and leaves together when the window ends. It may also have the room *retain* the newest event of each key,
+//! for those who join later. What belongs to everyone in the namespace is a feed of its own beside the rooms'.
+//!
+//! ```text
+//! emitted   a1  b1 a2 b2 a3          c1                            b3
+//! window    ├────────────────────────┼────────────────────────┤    ├───
+//! leaves    a1                       b2 a3                    c1   b3
+//! retained  a1                       b2 a3                    …c1  a3 c1 b3
+//! ```
+//!
+//! What is held has not happened yet: it is retained when it leaves. So a socket that joins gets what the room retains,
+//! which is what all others have got, and from then on what they get: nothing is missing and nothing is doubled.
+//!
+//! Held is only what goes to one room (or everyone) with a key to conflate by. Anything else leaves at once, behind what
+//! the rooms that it names hold; what goes to everyone, behind what all rooms hold. A held event is replaced by one with
+//! the same key and the same target only: else somebody might get neither.
+//!
+//! Nothing of this is in a membership or in a walk: a room without a rule pays nothing.
+//!
+//! Invariants: a feed has a window or retains something; `holding` names the feeds that hold something, `retaining` the
+//!             rooms that retain something, by their last change.
+//! Limits:     `conflate_keys_max`, `retain_keys_max`, `retain_rooms_max` (Settings).
+//! Not here:   what becomes of a packet whose receiver is behind (outbox.rs).
+
+use super::arena::{Arena, Key};
+use super::mail::{Counts, Mail, Target};
+use super::slack::Slack as _;
+use super::sockets::{Socket, SocketState};
+use super::{Millis, Shard, Timer};
+use crate::proto::{Fate, Prepared};
+use crate::settings::Policy;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fmt::Write as _;
+use std::rc::Rc;
+use std::sync::Arc;
+
+#[derive(Default)]
+pub struct Feeds {
+    feeds: Arena<Feed>,
+    by_name: HashMap<Box<str>, Names>,
+    /// The feeds that hold something: the number of the change since which they do, and the slot.
+    holding: BTreeSet<(u64, u32)>,
+    /// Numbers whatever is held or retained, in the order in which it changed.
+    changes: u64,
+}
+
+/// The feeds of one namespace.
+#[derive(Default)]
+struct Names {
+    everyone: Option<Key<Feed>>,
+    rooms: HashMap<Box<str>, Key<Feed>>,
+    /// The rooms that retain something: the number of the last change, and the slot.
+    retaining: BTreeSet<(u64, u32)>,
+}
+
+pub struct Feed {
+    namespace: Box<str>,
+    /// `None`: everyone in the namespace.
+    room: Option<Box<str>>,
+    window: Option<Window>,
+    retained: Newest,
+    /// When what it retains changed last.
+    changed: u64,
+}
+
+struct Window {
+    every: Millis,
+    ends: Millis,
+    held: Newest,
+    /// The change with which it began to hold what it holds.
+    since: u64,
+}
+
+/// Of each key the newest event, in the order in which they changed.
+#[derive(Default)]
+struct Newest {
+    by_change: BTreeMap<u64, Entry>,
+    changes: HashMap<Rc<str>, u64>,
+}
+
+struct Entry {
+    key: Rc<str>,
+    target: Arc<Target>,
+    packet: Arc<Prepared>,
+}
+
+impl Newest {
+    fn len(&self) -> usize {
+        self.by_change.len()
+    }
+
+    fn is_empty(&self) -> bool {
+        self.by_change.is_empty()
+    }
+
+    /// Puts an event. `true`: it has replaced one.
+    fn put(&mut self, change: u64, key: &str, target: &Arc<Target>, packet: &Arc<Prepared>) -> bool {
+        let before = self.remove(key);
+        let key = Rc::<str>::from(key);
+        self.changes.insert(Rc::clone(&key), change);
+        self.by_change.insert(change, Entry { key, target: Arc::clone(target), packet: Arc::clone(packet) });
+        before
+    }
+
+    fn remove(&mut self, key: &str) -> bool {
+        let change = self.changes.remove(key);
+        self.changes.trim();
+        change.is_some_and(|change| self.by_change.remove(&change).is_some())
+    }
+
+    fn remove_oldest(&mut self) {
+        if let Some((_, oldest)) = self.by_change.pop_first() {
+            self.changes.remove(&oldest.key);
+        }
+    }
+}
+
+impl Feeds {
+    pub fn is_empty(&self) -> bool {
+        self.feeds.len() == 0
+    }
+
+    /// How many events are retained.
+    pub fn retained(&self) -> usize {
+        self.feeds.iter().map(|(_, feed)| feed.retained.len()).sum()
+    }
+
+    fn at(&mut self, key: Key<Feed>) -> &mut Feed {
+        self.feeds.get_mut(key).expect("who has the key of a feed has looked")
+    }
+
+    fn find(&self, namespace: &str, room: Option<&str>) -> Option<Key<Feed>> {
+        let names = self.by_name.get(namespace)?;
+        room.map_or(names.everyone, |room| names.rooms.get(room).copied())
+    }
+
+    /// The feed of that name, made if it is not there. `None`: there is no slot for one more.
+    fn find_or_make(&mut self, namespace: &str, room: Option<&str>) -> Option<Key<Feed>> {
+        if let Some(key) = self.find(namespace, room) {
+            return Some(key);
+        }
+        if self.feeds.is_full() {
+            return None;
+        }
+        let (retained, changed) = (Newest::default(), 0);
+        let feed = Feed { namespace: namespace.into(), room: room.map(Into::into), window: None, retained, changed };
+        let key = self.feeds.insert_with(|_| feed);
+        let names = self.by_name.entry(namespace.into()).or_default();
+        match room {
+            None => names.everyone = Some(key),
+            Some(room) => drop(names.rooms.insert(room.into(), key)),
+        }
+        Some(key)
+    }
+
+    /// Frees a feed that has neither a window nor anything that it retains.
+    fn tidy(&mut self, key: Key<Feed>) {
+        let feed = self.feeds.get(key).expect("the caller has it");
+        if feed.window.is_some() || !feed.retained.is_empty() {
+            return;
+        }
+        let Feed { namespace, room, .. } = self.feeds.remove(key).expect("just found");
+        let names = self.by_name.get_mut(&namespace).expect("a feed is named");
+        match room {
+            None => names.everyone = None,
+            Some(room) => drop(names.rooms.remove(&room)),
+        }
+        names.rooms.trim();
+        if names.everyone.is_none() && names.rooms.is_empty() {
+            self.by_name.remove(&namespace);
+            self.by_name.trim();
+        }
+    }
+
+    fn next_change(&mut self) -> u64 {
+        self.changes += 1;
+        self.changes
+    }
+
+    /// Lists the feed where `retaining` wants it, after what it retains has changed.
+    fn list(&mut self, key: Key<Feed>, change: u64) {
+        let feed = self.feeds.get_mut(key).expect("the caller has it");
+        let before = std::mem::replace(&mut feed.changed, change);
+        if feed.room.is_none() {
+            return;
+        }
+        let retaining = &mut self.by_name.get_mut(&feed.namespace).expect("a feed is named").retaining;
+        retaining.remove(&(before, key.slot()));
+        if !feed.retained.is_empty() {
+            retaining.insert((change, key.slot()));
+        }
+    }
+
+    /// Forgets what a feed retains: all, or what has this key. Returns how many events that were.
+    fn forget(&mut self, key: Key<Feed>, only: Option<&str>) -> usize {
+        let feed = self.at(key);
+        let before = feed.retained.len();
+        match only {
+            Some(only) => drop(feed.retained.remove(only)),
+            None => feed.retained = Newest::default(),
+        }
+        let (forgotten, changed) = (before - feed.retained.len(), feed.changed);
+        self.list(key, changed);
+        self.tidy(key);
+        forgotten
+    }
+
+    #[cfg(test)]
+    pub fn invariants(&self) {
+        let named = self.by_name.values().flat_map(|names| names.rooms.values().chain(&names.everyone));
+        assert_eq!(named.count(), self.feeds.len());
+        for (key, feed) in self.feeds.iter() {
+            assert_eq!(self.find(&feed.namespace, feed.room.as_deref()), Some(key));
+            if let Some(window) = &feed.window {
+                assert_eq!(self.holding.contains(&(window.since, key.slot())), !window.held.is_empty());
+            }
+            assert!(feed.window.is_some() || !feed.retained.is_empty(), "an idle feed is freed");
+            let retaining = &self.by_name[&feed.namespace].retaining;
+            let listed = feed.room.is_some() && !feed.retained.is_empty();
+            assert_eq!(retaining.contains(&(feed.changed, key.slot())), listed);
+            for newest in feed.window.iter().map(|window| &window.held).chain([&feed.retained]) {
+                assert_eq!(newest.changes.len(), newest.by_change.len());
+                assert!(newest.changes.iter().all(|(key, change)| newest.by_change[change].key == *key));
+            }
+        }
+        let holds = |feed: &Feed| feed.window.as_ref().is_some_and(|window| !window.held.is_empty());
+        assert_eq!(self.feeds.iter().filter(|(_, feed)| holds(feed)).count(), self.holding.len());
+        let retain = self.feeds.iter().filter(|(_, feed)| feed.room.is_some() && !feed.retained.is_empty()).count();
+        assert_eq!(self.by_name.values().map(|names| names.retaining.len()).sum::<usize>(), retain);
+    }
+}
+
+impl Shard {
+    /// One packet to the target's sockets on this shard, as the rules want it: now, or when a window ends. If it is
+    /// held, those are counted who are in the room.
+    pub(super) fn feed(&mut self, target: &Arc<Target>, packet: &Arc<Prepared>) -> Counts {
+        if self.settings.feeds.is_empty() && self.feeds.is_empty() {
+            return self.fan_out(target, packet);
+        }
+        match self.hold(target, packet) {
+            Some(sockets) => Counts { sockets, ..Counts::default() },
+            None => self.pass(target, packet),
+        }
+    }
+
+    /// Holds a packet, if it has to wait for a window. If it would but for the quiet time before it, a window begins.
+    fn hold(&mut self, target: &Arc<Target>, packet: &Arc<Prepared>) -> Option<usize> {
+        let room = match &target.rooms[..] {
+            [] => None,
+            [room] => Some(&**room),
+            _ => return None,
+        };
+        let (Fate::Conflated(_), Some(key)) = (packet.fate(), &target.key) else { return None };
+        let rule = self.settings.feed(&target.namespace, room)?;
+        let every = rule.conflate_every?.as_millis() as Millis;
+        let members = self.member_count(target);
+        if members == 0 && !rule.retain {
+            return None; // nobody would get it
+        }
+        let feed = self.feeds.find_or_make(&target.namespace, room)?;
+        let place = place(key, target);
+        let Some(window) = &mut self.feeds.at(feed).window else {
+            self.open_window(feed, every);
+            return None;
+        };
+        if window.held.len() >= self.settings.conflate_keys_max && !window.held.changes.contains_key(&*place) {
+            self.counters.windows_full += 1;
+            self.flush(feed);
+        }
+        let change = self.feeds.next_change();
+        let window = self.feeds.feeds.get_mut(feed).and_then(|feed| feed.window.as_mut()).expect("just seen");
+        if window.held.is_empty() {
+            window.since = change;
+            self.feeds.holding.insert((change, feed.slot()));
+        }
+        if window.held.put(change, &place, target, packet) {
+            self.counters.conflated_in_windows += 1;
+        }
+        Some(members)
+    }
+
+    fn open_window(&mut self, key: Key<Feed>, every: Millis) {
+        let ends = self.now + every;
+        let feed = self.feeds.at(key);
+        feed.window = Some(Window { every, ends, held: Newest::default(), since: 0 });
+        self.wake_at(ends, Timer::Window(key));
+    }
+
+    /// A window ends. If it has held something the next one begins, else the next event leaves at once.
+    pub(super) fn window_due(&mut self, key: Key<Feed>) {
+        let Some(feed) = self.feeds.feeds.get_mut(key) else { return };
+        let Some(window) = &feed.window else { return };
+        if window.ends <= self.now && window.held.is_empty() {
+            feed.window = None;
+            return self.feeds.tidy(key);
+        }
+        if window.ends <= self.now {
+            self.flush(key);
+        }
+        let window =
+            self.feeds.feeds.get(key).and_then(|feed| feed.window.as_ref()).expect("a flush begins the next one");
+        let ends = window.ends;
+        self.wake_at(ends, Timer::Window(key));
+    }
+
+    /// What a feed holds leaves, and its window begins anew.
+    fn flush(&mut self, key: Key<Feed>) {
+        // What left before may have made the limit on rooms forget this one.
+        let window = self.feeds.feeds.get_mut(key).and_then(|feed| feed.window.as_mut());
+        let Some(window) = window.filter(|window| !window.held.is_empty()) else { return };
+        window.ends = self.now + window.every;
+        let held = std::mem::take(&mut window.held);
+        let since = window.since;
+        self.feeds.holding.remove(&(since, key.slot()));
+        for Entry { target, packet, .. } in held.by_change.into_values() {
+            self.pass(&target, &packet);
+        }
+    }
+
+    /// What everybody holds leaves: nothing will come after it.
+    pub(super) fn flush_all(&mut self) {
+        while let Some(&(_, slot)) = self.feeds.holding.first() {
+            self.flush(self.feeds.feeds.key_at(slot).expect("it holds something"));
+        }
+    }
+
+    /// One packet leaves, behind what was emitted to its receivers before.
+    fn pass(&mut self, target: &Arc<Target>, packet: &Arc<Prepared>) -> Counts {
+        self.flush_before(target);
+        self.retain(target, packet);
+        self.fan_out(target, packet)
+    }
+
+    /// Nothing for a room overtakes what the room holds, and nothing for everyone what any room holds.
+    fn flush_before(&mut self, target: &Target) {
+        if self.feeds.holding.is_empty() {
+            return;
+        }
+        let holding: Vec<Key<Feed>> = match &target.rooms[..] {
+            [] => {
+                let feeds = self.feeds.holding.iter().filter_map(|&(_, slot)| self.feeds.feeds.key_at(slot));
+                let here =
+                    |&key: &Key<Feed>| self.feeds.feeds.get(key).is_some_and(|feed| feed.namespace == target.namespace);
+                feeds.filter(here).collect()
+            }
+            rooms => rooms.iter().filter_map(|room| self.feeds.find(&target.namespace, Some(room))).collect(),
+        };
+        holding.into_iter().for_each(|key| self.flush(key));
+    }
+
+    /// Keeps the packet in those of its rooms that retain.
+    fn retain(&mut self, target: &Arc<Target>, packet: &Arc<Prepared>) {
+        if target.key.is_none() {
+            return;
+        }
+        let change = self.feeds.next_change();
+        match &target.rooms[..] {
+            [] => self.retain_in(None, change, target, packet),
+            rooms => rooms.iter().for_each(|room| self.retain_in(Some(room), change, target, packet)),
+        }
+    }
+
+    fn retain_in(&mut self, room: Option<&str>, change: u64, target: &Arc<Target>, packet: &Arc<Prepared>) {
+        let rule = self.settings.feed(&target.namespace, room);
+        let Some(key) = target.key.as_deref().filter(|_| rule.is_some_and(|rule| rule.retain)) else { return };
+        let Some(feed) = self.feeds.find_or_make(&target.namespace, room) else { return };
+        let retained = &mut self.feeds.at(feed).retained;
+        retained.put(change, key, target, packet);
+        if retained.len() > self.settings.retain_keys_max {
+            retained.remove_oldest();
+            self.counters.retained_forgotten += 1;
+        }
+        // A number of its own: of the rooms of one event, the first named changed first.
+        let changed = self.feeds.next_change();
+        self.feeds.list(feed, changed);
+        let retaining = &self.feeds.by_name[&target.namespace].retaining;
+        if retaining.len() > self.settings.retain_rooms_max {
+            let &(_, oldest) = retaining.first().expect("it is too long");
+            let oldest = self.feeds.feeds.key_at(oldest).expect("it retains something");
+            self.counters.retained_forgotten += self.feeds.forget(oldest, None) as u64;
+        }
+    }
+
+    /// Forgets what the target's rooms retain, or without a room what everyone does, on every shard. With a key, only what
+    /// has that key.
+    pub fn forget(&mut self, target: &Arc<Target>) {
+        self.post_all(|| Mail::Forget { target: Arc::clone(target) });
+        self.forget_here(target);
+    }
+
+    pub(super) fn forget_here(&mut self, target: &Target) {
+        self.flush_before(target); // else it would be retained in a moment
+        let feeds: Vec<_> = match &target.rooms[..] {
+            [] => self.feeds.find(&target.namespace, None).into_iter().collect(),
+            rooms => rooms.iter().filter_map(|room| self.feeds.find(&target.namespace, Some(room))).collect(),
+        };
+        for feed in feeds {
+            if self.feeds.feeds.get(feed).is_some() {
+                self.feeds.forget(feed, target.key.as_deref());
+            }
+        }
+    }
+
+    // ---- those who come later
+
+    /// A socket has come into a room: it gets what the room retains, but for what it has got in another room.
+    pub(super) fn catch_up(&mut self, key: Key<Socket>, room: &str) {
+        let connected = |socket: &&Socket| socket.state == SocketState::Connected;
+        let Some(socket) = self.sockets.get(key).filter(connected).filter(|_| !self.feeds.is_empty()) else { return };
+        let namespace = &self.namespace(socket.namespace).name;
+        let retained = self.retained_for(socket, namespace, Some(room));
+        let fresh = retained.filter(|(change, entry)| {
+            let others = entry.target.rooms.iter().filter(|other| ***other != *room);
+            !others.filter(|other| self.is_in(socket, other)).any(|other| self.retains(namespace, other, *change))
+        });
+        let packets: Vec<_> = fresh.map(|(_, entry)| Arc::clone(&entry.packet)).collect();
+        self.give(key, &packets);
+    }
+
+    /// A socket has been let in: it gets what is retained for everyone and for the rooms that it has joined meanwhile.
+    pub(super) fn catch_up_all(&mut self, key: Key<Socket>) {
+        if self.feeds.is_empty() {
+            return;
+        }
+        let socket = self.sockets.get(key).expect("the caller has it");
+        let namespace = &self.namespace(socket.namespace).name;
+        let rooms = self.rooms_of(key);
+        let rooms = rooms.iter().map(|room| Some(&**room)).chain([None]);
+        // An event to several rooms is there several times, with one number.
+        let retained: BTreeMap<u64, &Entry> =
+            rooms.flat_map(|room| self.retained_for(socket, namespace, room)).collect();
+        let packets: Vec<_> = retained.into_values().map(|entry| Arc::clone(&entry.packet)).collect();
+        self.give(key, &packets);
+    }
+
+    fn give(&mut self, key: Key<Socket>, packets: &[Arc<Prepared>]) {
+        let session = self.sockets.get(key).expect("the caller has it").session;
+        packets.iter().for_each(|packet| self.push(session, packet));
+        self.counters.caught_up += packets.len() as u64;
+    }
+
+    /// What a feed retains, but for what the socket was excepted from.
+    fn retained_for<'s>(
+        &'s self,
+        socket: &'s Socket,
+        namespace: &str,
+        room: Option<&str>,
+    ) -> impl Iterator<Item = (u64, &'s Entry)> {
+        let feed = self.feeds.find(namespace, room).and_then(|key| self.feeds.feeds.get(key));
+        let retained = feed.into_iter().flat_map(|feed| &feed.retained.by_change);
+        let excepted = move |entry: &Entry| entry.target.except.iter().any(|room| self.is_in(socket, room));
+        retained.filter(move |(_, entry)| !excepted(entry)).map(|(&change, entry)| (change, entry))
+    }
+
+    fn retains(&self, namespace: &str, room: &str, change: u64) -> bool {
+        let feed = self.feeds.find(namespace, Some(room)).and_then(|key| self.feeds.feeds.get(key));
+        feed.is_some_and(|feed| feed.retained.by_change.contains_key(&change))
+    }
+
+    fn is_in(&self, socket: &Socket, room: &str) -> bool {
+        let own = *socket.id.text() == *room;
+        own && !socket.left_own_room || self.namespace(socket.namespace).holds(socket, room)
+    }
+}
+
+// ---- keys
+
+/// What may become of an event where a receiver is behind. An emit with a key is conflated by it, whatever the policy;
+/// `whole` puts the target before it, so that equal keys of different rooms have nothing to do with each other.
+pub fn fate(policy: Policy, key: Option<&str>, event: &str, whole: impl FnOnce(&str) -> Arc<str>) -> Fate {
+    match (key, policy) {
+        (Some(key), _) => Fate::Conflated(whole(key)),
+        (None, Policy::Conflate) => Fate::Conflated(whole(event)),
+        (None, Policy::Evict) => Fate::Kept,
+        (None, Policy::DropNewest) => Fate::DroppedNewest,
+        (None, Policy::DropOldest) => Fate::DroppedOldest,
+    }
+}
+
+/// Namespace, rooms and key as one text, which no other namespace, rooms and key have.
+pub fn whole_key<'r>(namespace: &str, rooms: impl Iterator<Item = &'r str>, key: &str) -> Arc<str> {
+    let rooms: BTreeSet<&str> = rooms.collect();
+    join([namespace].into_iter().chain(rooms).chain([key])).into()
+}
+
+/// What a held event is replaced by: the same key for the same receivers.
+fn place(key: &str, target: &Target) -> String {
+    let volatile = if target.volatile { "volatile" } else { "" };
+    join([key, volatile].into_iter().chain(target.except.iter().map(|room| &**room)))
+}
+
+/// Texts as one, each behind its length: whatever they hold, other texts make another one.
+fn join<'t>(texts: impl Iterator<Item = &'t str>) -> String {
+    let mut joined = String::new();
+    for text in texts {
+        write!(joined, "{}:{text}", text.len()).expect("a string takes every write");
+    }
+    joined
+}
