@@ -104,8 +104,20 @@ pub struct Stats {
     pub caught_up: u64,
     /// Retained events that were given up for `retain_keys_max` or `retain_rooms_max`, counted on each worker.
     pub retained_forgotten: u64,
-    /// Sessions closed because their backlog went over `outbox_bytes_max`.
+    /// Bytes that wait for clients that are behind, each packet counted once for each worker.
+    pub waiting_bytes: usize,
+    /// Sessions closed because they were too far behind: `outbox_bytes_max`, and what the next two count.
     pub evicted: u64,
+    /// Of these, those whose oldest packet had waited for longer than `outbox_age_max`.
+    pub evicted_late: u64,
+    /// Of these, those that were furthest behind when more than `outboxes_bytes_max` waited.
+    pub evicted_for_memory: u64,
+    /// Packets that the policy `DropNewest` dropped, for one client each.
+    pub dropped_newest: u64,
+    /// Packets that the policy `DropOldest` dropped, for one client each.
+    pub dropped_oldest: u64,
+    /// Packets that a newer one with the same key replaced, for one client each that was behind.
+    pub conflated: u64,
     /// Whether it lets its clients go; see [`Io::drain`](crate::Io::drain). So it does when it closes.
     pub draining: bool,
     /// While it does, the sessions that are still to be let go.
@@ -170,7 +182,13 @@ impl Stats {
         self.windows_full += counters.windows_full;
         self.caught_up += counters.caught_up;
         self.retained_forgotten += counters.retained_forgotten;
+        self.waiting_bytes += census.waiting_bytes;
         self.evicted += counters.evicted;
+        self.evicted_late += counters.evicted_late;
+        self.evicted_for_memory += counters.evicted_for_memory;
+        self.dropped_newest += counters.dropped_newest + counters.turned_away;
+        self.dropped_oldest += counters.dropped_oldest;
+        self.conflated += counters.conflated;
         self.draining |= census.draining.is_some();
         self.draining_left += census.draining.unwrap_or(0);
         self.let_go += counters.let_go;

@@ -216,6 +216,8 @@ pub struct Census {
     /// Events that are retained.
     pub retained: usize,
     pub namespaces: Vec<(Box<str>, usize)>,
+    /// Bytes that wait longer than a turn, each packet counted once.
+    pub waiting_bytes: usize,
     /// Bytes of broadcasts that have not been offered to all of their receivers.
     pub lag_bytes: usize,
     /// While the server drains, the sessions that are still to be let go.
@@ -305,6 +307,7 @@ impl Shard {
             retained: self.feeds.retained(),
             namespaces: namespaces().map(|it| (it.name.clone(), it.connected.len())).collect(),
             lag_bytes: self.lag.bytes(),
+            waiting_bytes: self.waiting_bytes(),
             draining: self.draining(),
             counters: self.counters,
         }
