@@ -23,6 +23,10 @@ pub struct Settings {
     pub allow_upgrades: bool,
     /// Time between a pong and the next ping. Default 25 s: below the idle timeouts of common proxies (60 s).
     pub ping_interval: Duration,
+    /// Whether a session's first ping comes at a random moment within `ping_interval` (`true`, default), so that clients that
+    /// come together, as after a restart, are not pinged together ever after; or when all of it has passed, as with the
+    /// reference.
+    pub ping_spread: bool,
     /// How long a pong may take. Default 20 s.
     pub ping_timeout: Duration,
     /// How long an upgrade to WebSocket may take. Default 10 s.
@@ -59,6 +63,14 @@ pub struct Settings {
     pub connections_max: usize,
     /// TCP connections from one address at a time. Default 0: no limit, because offices share an address.
     pub connections_per_address_max: usize,
+    /// Events that one client may send in a second: Socket.IO packets of any kind (Engine.IO messages on a bare Engine.IO
+    /// server) and WebSocket pings. As many may come at once; a client that sends more is closed (`rate limit`). Default
+    /// 0: no limit, because only the application knows what is too much. With either limit, a session costs some 80 bytes.
+    pub events_per_second_max: usize,
+    /// Bytes that one client may send in a second, as they come over its WebSocket or in its POST bodies. As many may come
+    /// at once, and always one message of `payload_bytes_max`; a client that sends more is closed (`rate limit`). Default
+    /// 0: no limit.
+    pub bytes_per_second_max: usize,
     /// Connections that the kernel may hold for a worker until it accepts them. Default 4096: a crowd that reconnects at
     /// once waits there instead of being refused. The kernel caps it at `net.core.somaxconn`, and the log says so when
     /// the server starts.
@@ -94,6 +106,7 @@ impl Default for Settings {
             transports: Transports { polling: true, websocket: true },
             allow_upgrades: true,
             ping_interval: Duration::from_secs(25),
+            ping_spread: true,
             ping_timeout: Duration::from_secs(20),
             upgrade_timeout: Duration::from_secs(10),
             connect_timeout: Duration::from_secs(45),
@@ -110,6 +123,8 @@ impl Default for Settings {
             request_timeout: Duration::from_secs(10),
             connections_max: 0,
             connections_per_address_max: 0,
+            events_per_second_max: 0,
+            bytes_per_second_max: 0,
             accept_queue: 4096,
             send_buffer_bytes: 256 << 10,
             unsent_bytes_max: 64 << 10,

@@ -52,6 +52,8 @@ impl Program {
 
     fn of(mut command: Command) -> Program {
         command.env("FANFARE_LISTEN", "127.0.0.1:0").env("FANFARE_WORKERS", "2");
+        // No ping comes between what a test expects.
+        command.env("FANFARE_PING_SPREAD", "false");
         let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let mut stdout = BufReader::new(child.stdout.take().unwrap());
         let mut greeting = String::new();
@@ -599,6 +601,7 @@ fn the_stats_have_what_the_page_reads() {
         "received",
         "bytes_out",
         "evicted",
+        "rate_limited",
         "refused",
         "events_refused",
         "rss_bytes",

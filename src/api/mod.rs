@@ -89,6 +89,8 @@ pub struct Stats {
     pub volatile_dropped: u64,
     /// Sessions closed because their backlog went over `outbox_bytes_max`.
     pub evicted: u64,
+    /// Sessions closed because their client went over `events_per_second_max` or `bytes_per_second_max`.
+    pub rate_limited: u64,
     /// Requests refused by the protocol's rules.
     pub refused: u64,
     /// Connections over the limits on connections.
@@ -129,6 +131,7 @@ impl Stats {
         self.bytes_in += counters.bytes_in;
         self.volatile_dropped += counters.volatile_dropped;
         self.evicted += counters.evicted;
+        self.rate_limited += counters.rate_limited;
         self.refused += counters.refused;
         self.protocol_errors += counters.protocol_errors;
         self.arguments_refused += counters.arguments_refused;

@@ -20,6 +20,7 @@ mod lanes;
 pub mod mail;
 pub mod outbox;
 mod pressure;
+mod rates;
 mod rooms;
 pub mod runs;
 pub mod session;
@@ -148,6 +149,8 @@ pub struct Counters {
     pub conflated: u64,
     /// Packets whose policy is to be dropped before they are queued, if there is no room. They are not `queued`.
     pub turned_away: u64,
+    /// Sessions closed because their client said more than it may.
+    pub rate_limited: u64,
     /// Requests and packets that broke a rule.
     pub protocol_errors: u64,
     /// Joins of sockets that were already in `rooms_per_socket_max` rooms.

@@ -9,6 +9,7 @@ use super::arena::Key;
 use super::lanes::Queued;
 use super::mail::Exchange;
 use super::outbox::Outbox;
+use super::rates::Rates;
 use super::wheel::Millis;
 use crate::proto::{Id, socketio, websocket};
 use bytes::Bytes;
@@ -22,6 +23,8 @@ pub struct Session {
     pub transport: Transport,
     pub outbox: Outbox,
     pub heartbeat: Heartbeat,
+    /// What the client may still say, where that is limited.
+    pub rates: Option<Box<Rates>>,
     /// The conn that probes to become this session's transport.
     pub upgrade: Option<Key<Conn>>,
     /// Slots of this session's sockets. A slot leaves the list when its socket does.

@@ -30,6 +30,7 @@ pub struct Report {
     received: u64,
     bytes_out: u64,
     evicted: u64,
+    rate_limited: u64,
     /// Requests and connections; see `events_refused` for events.
     refused: u64,
     events_refused: u64,
@@ -75,6 +76,7 @@ pub fn report(shared: &Shared, stats: &Stats) -> Report {
         received: stats.received,
         bytes_out: stats.bytes_out,
         evicted: stats.evicted,
+        rate_limited: stats.rate_limited,
         refused: stats.refused + stats.connections_refused,
         events_refused: shared.events_refused.load(Ordering::Relaxed),
         rss_bytes: usage.rss_bytes,

@@ -182,6 +182,12 @@ sections! {
         /// sooner and costs one small packet each way, per session and interval.
         ping_interval: Duration = "25s", WAIT;
 
+        /// Whether a session's first ping comes at a random moment within `ping_interval`.
+        ///
+        /// On: clients that all come back after a restart would else be pinged together ever after. Off pings them when
+        /// the whole interval has passed, as the ecosystem does.
+        ping_spread: bool = "true", Kind::Switch;
+
         /// How long a session may take to answer a ping before it is closed.
         ///
         /// The ecosystem's default; clients are told both values and use them too. Shorter closes phones on bad
@@ -257,6 +263,20 @@ sections! {
         /// None, because behind a proxy every client has the proxy's address, and whole offices share one. Set it
         /// where clients connect directly. Costs one counter per address.
         connections_per_address_max: usize = "0", Kind::Count { min: 0, max: COUNT_MAX };
+
+        /// How many events one client may send in a second; 0 is no limit.
+        ///
+        /// None, because only the application knows what is too much. As many may come at once. Events are Socket.IO
+        /// packets of any kind, acks and CONNECT too, and WebSocket pings. A client that sends more is closed, with code
+        /// 1008 and the reason "rate limit". What a bad network held back counts when it arrives: leave room for a few
+        /// seconds' worth.
+        events_per_second_max: usize = "0", Kind::Count { min: 0, max: COUNT_MAX };
+
+        /// How many bytes one client may send in a second; 0 is no limit.
+        ///
+        /// None, as above. Counted as they arrive over the WebSocket, frame heads and control frames included, or in
+        /// POST bodies. As many may come at once, and always one message of `payload_bytes_max`.
+        bytes_per_second_max: usize = "0", Kind::Size { min: 0, max: GIB };
 
         /// How long a connection may take to send a complete request head or WebSocket handshake.
         ///

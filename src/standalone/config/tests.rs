@@ -852,6 +852,7 @@ fn what_is_printed_can_be_fed_back() {
         accept_queue = 7
         [engine]
         ping_interval = 1001
+        ping_spread = false
         ping_timeout = "1m"
         upgrade_timeout = "1h"
         connect_timeout = "90s"
@@ -866,6 +867,8 @@ fn what_is_printed_can_be_fed_back() {
         [limits]
         connections_max = 4294967295
         connections_per_address_max = 1
+        events_per_second_max = 1
+        bytes_per_second_max = "20KB"
         handshake_timeout = "100ms"
         request_timeout = "2s"
         outbox_bytes_max = "1GiB"
