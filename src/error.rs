@@ -14,8 +14,13 @@ pub enum Refusal {
     BadHandshakeMethod,
     BadRequest,
     UnsupportedProtocolVersion,
-    /// Over a limit on connections. The reference has no such answer; 503 makes clients and proxies retry.
+    /// Over the limit on connections, or on sessions. The reference has no such answer; 503 makes clients and proxies
+    /// retry.
     TooManyConnections,
+    /// Over the limit on connections from one address.
+    TooManyFromAddress,
+    /// Over the limit on handshakes in a second.
+    TooManyHandshakes,
     /// The server is going down and takes nobody in.
     ShuttingDown,
     /// A POST with more than its client may say; its session is closed.
@@ -32,6 +37,8 @@ impl Refusal {
             Refusal::BadRequest => (3, "Bad request", 400),
             Refusal::UnsupportedProtocolVersion => (5, "Unsupported protocol version", 400),
             Refusal::TooManyConnections => (4, "Too many connections", 503),
+            Refusal::TooManyFromAddress => (4, "Too many connections from this address", 503),
+            Refusal::TooManyHandshakes => (4, "Too many handshakes", 503),
             Refusal::ShuttingDown => (4, "Server is shutting down", 503),
             Refusal::RateLimited => (4, "Rate limit", 429),
         }

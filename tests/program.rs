@@ -603,6 +603,7 @@ fn the_stats_have_what_the_page_reads() {
         "evicted",
         "rate_limited",
         "refused",
+        "refused_by",
         "events_refused",
         "rss_bytes",
         "cpu_ms",

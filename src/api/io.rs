@@ -196,10 +196,15 @@ impl Io {
     /// [`EmitError::Closed`] before it listens and after it has closed.
     pub async fn stats(&self) -> Result<super::Stats, EmitError> {
         let running = self.0.running.get().ok_or(EmitError::Closed)?;
+        let totals = running.admission.totals();
         let mut stats = super::Stats {
-            connections_refused: running.admission.refused(),
-            connections_lost: running.admission.lost(),
-            accept_failures: running.admission.accept_failures(),
+            connections_refused: totals.connections_refused,
+            addresses_refused: totals.addresses_refused,
+            handshakes_refused: totals.handshakes_refused,
+            shutting_down_refused: totals.shutting_down_refused,
+            proxy_headers_refused: totals.proxy_headers_refused,
+            connections_lost: totals.lost,
+            accept_failures: totals.accept_failures,
             ..Default::default()
         };
         let mut answers = Vec::new();

@@ -93,8 +93,16 @@ pub struct Stats {
     pub rate_limited: u64,
     /// Requests refused by the protocol's rules.
     pub refused: u64,
-    /// Connections over the limits on connections.
+    /// Connections over `connections_max`, and sessions over what a worker holds.
     pub connections_refused: u64,
+    /// Connections, or sessions behind a proxy, over `connections_per_address_max`.
+    pub addresses_refused: u64,
+    /// Handshakes over `handshakes_per_second_max`.
+    pub handshakes_refused: u64,
+    /// Requests that came while the server was closing.
+    pub shutting_down_refused: u64,
+    /// Connections without a PROXY protocol header that counts.
+    pub proxy_headers_refused: u64,
     /// Connections of upgrades that ended between two workers, because there was no descriptor for them.
     pub connections_lost: u64,
     /// Tries to accept a connection that failed, mostly for want of descriptors. The connection waits for the next one.

@@ -719,6 +719,21 @@ fn a_closed_polling_session_lingers_for_its_last_poll() {
 }
 
 #[test]
+fn the_worker_hears_of_a_burial_if_it_has_asked_and_once() {
+    let mut server = calm();
+    let ((asked, _), (other, _)) = (server.polling_joined(), server.polling_joined());
+    let key = server.shard.borrow().session_by_sid(&asked).expect("it is open");
+    server.shard.borrow_mut().announce_end(key);
+    assert_eq!([asked, other].map(|sid| server.push(sid, "1")), ["Done", "Done"]);
+    assert!(server.endings.is_empty(), "they wait for a last poll");
+    let polls = [asked, other].map(|sid| server.poll(sid));
+    assert_eq!(polls.map(|poll| server.answer(poll)), ["6", "6"]);
+    assert_eq!(server.endings, [Ending::Buried(key)]);
+    server.wait(40_000);
+    assert_eq!(server.endings, [Ending::Buried(key)]);
+}
+
+#[test]
 fn nobody_lingers_for_ever() {
     let mut server = calm();
     let (_, socket) = server.polling_joined();

@@ -4,7 +4,7 @@
 //! library's workers. The first SIGTERM or Ctrl-C closes gracefully, one more ends at once.
 
 use super::bundles::{self, Bundles};
-use super::config::{Config, FdTables, LogFormat, Origins, SendPath};
+use super::config::{Config, FdTables, LogFormat, Origins, ProxyProtocol, SendPath};
 use super::site::{Shared, Site};
 use super::{clients, say, stats};
 use crate::Cors;
@@ -240,6 +240,12 @@ fn settings(config: &Config, bundles: &Bundles) -> Settings {
         request_timeout: limits.request_timeout,
         connections_max: limits.connections_max,
         connections_per_address_max: limits.connections_per_address_max,
+        handshakes_per_second_max: limits.handshakes_per_second_max,
+        trusted_proxies: server.trusted_proxies.clone(),
+        proxy_protocol: match server.proxy_protocol {
+            ProxyProtocol::Off => crate::ProxyProtocol::Off,
+            ProxyProtocol::Required => crate::ProxyProtocol::Required,
+        },
         events_per_second_max: limits.events_per_second_max,
         bytes_per_second_max: limits.bytes_per_second_max,
         accept_queue: i32::try_from(server.accept_queue).expect("the option ends at 65,535"),

@@ -329,6 +329,7 @@ impl World {
                 }
                 Ending::Close(conn) => self.network.close(number, conn),
                 Ending::Reset(conn) => self.network.reset(number, conn),
+                Ending::Buried(_) => unreachable!("nobody asked for it"),
             }
         }
         let shard = shard.borrow();

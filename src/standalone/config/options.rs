@@ -21,7 +21,11 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::field::{FdTables, Field, Level, LogFormat, Origins, PublishKey, SendPath, Transports, Value};
+use ipnet::IpNet;
+
+use super::field::{
+    FdTables, Field, Level, LogFormat, Origins, ProxyProtocol, PublishKey, SendPath, Transports, Value,
+};
 use super::kind::Kind;
 use super::text::quoted;
 
@@ -167,6 +171,20 @@ sections! {
         /// net.core.somaxconn; what finds no room has to try again, a second later.
         accept_queue: usize = "4096", Kind::Count { min: 1, max: 65_535 };
 
+        /// The proxies whose word about their clients is taken: IP addresses, and networks like 10.0.0.0/8.
+        ///
+        /// None: what anybody can write into a header is no address. With it, the client of a request that comes from one
+        /// of these is found in X-Forwarded-For, from its end, and `connections_per_address_max` counts clients instead of
+        /// the proxy's connections. Nobody but your proxies may be able to connect from these addresses.
+        trusted_proxies: Vec<IpNet> = "", Kind::Networks;
+
+        /// Whether each connection begins with a PROXY protocol header, of version 1 or 2.
+        ///
+        /// Off, because the one who connects is mostly the client, or an HTTP proxy. "required" is for proxies that pass
+        /// TCP on (HAProxy, NLB): a connection without the header, or from elsewhere than `trusted_proxies` where that
+        /// is set, is closed. Costs one read for each connection.
+        proxy_protocol: ProxyProtocol = "off", Kind::Choice(&["off", "required"]);
+
         /// How long a graceful stop may take before what is left is cut.
         ///
         /// Enough to hand every client its last packets and a close; below the 10s after which container runtimes
@@ -261,8 +279,16 @@ sections! {
         /// How many connections one IP address may have; 0 is no limit.
         ///
         /// None, because behind a proxy every client has the proxy's address, and whole offices share one. Set it
-        /// where clients connect directly. Costs one counter per address.
+        /// where clients connect directly, or with `trusted_proxies`: then it counts each client's WebSockets and polling
+        /// sessions. Costs one counter per address.
         connections_per_address_max: usize = "0", Kind::Count { min: 0, max: COUNT_MAX };
+
+        /// How many sessions the process opens in a second; 0 is no limit.
+        ///
+        /// None, because a machine opens tens of thousands, and who is refused has to come again. Set it where each new
+        /// client costs more elsewhere, such as a look into a database. As many may come at once. What comes beyond gets a
+        /// 503, with a Retry-After of some seconds that is not the same for all.
+        handshakes_per_second_max: usize = "0", Kind::Count { min: 0, max: 1_000_000 };
 
         /// How many events one client may send in a second; 0 is no limit.
         ///
@@ -389,6 +415,14 @@ sections! {
     }
 }
 
+/// "origin" for "origins", "proxy" for "proxies".
+fn singular(name: &str) -> String {
+    match name.strip_suffix("ies") {
+        Some(stem) => format!("{stem}y"),
+        None => name.trim_end_matches('s').into(),
+    }
+}
+
 /// The namespace that always exists.
 pub const MAIN_NAMESPACE: &str = "/";
 
@@ -420,7 +454,7 @@ impl Spec {
 
     /// `listen`, without the dashes
     pub fn flag(&self) -> String {
-        let name = if self.kind.is_list() { self.name.trim_end_matches('s') } else { self.name };
+        let name = if self.kind.is_list() { singular(self.name) } else { self.name.into() };
         format!("{}{name}", self.shown_section()).replace('_', "-")
     }
 
