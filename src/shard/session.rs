@@ -132,7 +132,7 @@ pub enum Role {
 pub struct Handshake {
     /// `url \n name: value \n …`
     head: Box<str>,
-    /// The peer of the stream that carried the handshake.
+    /// Whose handshake it was: the peer of the stream that carried it, or the client for whom a trusted proxy did.
     pub address: SocketAddr,
     /// Milliseconds since the Unix epoch.
     pub issued_ms: u64,

@@ -54,7 +54,8 @@ pub struct Routes(pub Arc<dyn Fn(Request<Incoming>) -> Responding + Send + Sync>
 /// An answer in the making. It stays on its worker's thread.
 pub type Responding = Pin<Box<dyn Future<Output = Response<Body>>>>;
 
-/// The peer of the connection that carries a request; in the request's extensions for an embedder's service.
+/// The peer of the connection that carries a request; in the request's extensions for an embedder's service. With
+/// [`ProxyProtocol::Required`](crate::ProxyProtocol::Required) it is the one whom the connection's header names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PeerAddress(pub SocketAddr);
 
