@@ -77,5 +77,6 @@ pub use api::server::{Server, StartError};
 pub use api::socket::{Backlog, Conn, Emitted, HandshakeView, JoinError, Socket, Volatile, WithTimeout};
 pub use api::{CountFuture, Counts, EmitError, Rooms, Stats};
 pub use error::CloseReason;
-pub use settings::{Cors, FdTables, Origins, Policy, SendPath, Settings, SettingsError, Transports};
+pub use ipnet::IpNet;
+pub use settings::{Cors, FdTables, Origins, Policy, ProxyProtocol, SendPath, Settings, SettingsError, Transports};
 pub use worker::http::PeerAddress;

@@ -13,6 +13,7 @@
 
 mod client;
 mod embedder;
+mod meter;
 mod network;
 mod oracle;
 mod world;
