@@ -67,6 +67,7 @@ fn protocol(workers: usize) -> Io {
         workers,
         ping_interval: Duration::from_millis(300),
         ping_timeout: Duration::from_millis(200),
+        ping_spread: false,
         connect_timeout: Duration::from_secs(1),
         cors: any_origin(),
         ..Settings::default()
@@ -86,6 +87,7 @@ fn engine_protocol(workers: usize) -> Engine {
         path: "/engine.io".into(),
         ping_interval: Duration::from_millis(300),
         ping_timeout: Duration::from_millis(200),
+        ping_spread: false,
         cors: any_origin(),
         ..Settings::default()
     };

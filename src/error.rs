@@ -14,10 +14,17 @@ pub enum Refusal {
     BadHandshakeMethod,
     BadRequest,
     UnsupportedProtocolVersion,
-    /// Over a limit on connections. The reference has no such answer; 503 makes clients and proxies retry.
+    /// Over the limit on connections, or on sessions. The reference has no such answer; 503 makes clients and proxies
+    /// retry.
     TooManyConnections,
+    /// Over the limit on connections from one address.
+    TooManyFromAddress,
+    /// Over the limit on handshakes in a second.
+    TooManyHandshakes,
     /// The server is going down and takes nobody in.
     ShuttingDown,
+    /// A POST with more than its client may say; its session is closed.
+    RateLimited,
 }
 
 impl Refusal {
@@ -30,7 +37,10 @@ impl Refusal {
             Refusal::BadRequest => (3, "Bad request", 400),
             Refusal::UnsupportedProtocolVersion => (5, "Unsupported protocol version", 400),
             Refusal::TooManyConnections => (4, "Too many connections", 503),
+            Refusal::TooManyFromAddress => (4, "Too many connections from this address", 503),
+            Refusal::TooManyHandshakes => (4, "Too many handshakes", 503),
             Refusal::ShuttingDown => (4, "Server is shutting down", 503),
+            Refusal::RateLimited => (4, "Rate limit", 429),
         }
     }
 }
@@ -51,6 +61,8 @@ pub enum CloseReason {
     ParseError,
     /// The session's backlog went over `outbox_bytes_max`.
     SlowClient,
+    /// The client said more than `events_per_second_max` or `bytes_per_second_max` let it.
+    RateLimited,
     /// The server is closing.
     ServerShuttingDown,
     /// The client left the namespace.
@@ -60,13 +72,14 @@ pub enum CloseReason {
 }
 
 impl CloseReason {
-    pub const ALL: [CloseReason; 9] = [
+    pub const ALL: [CloseReason; 10] = [
         CloseReason::TransportError,
         CloseReason::TransportClose,
         CloseReason::ForcedClose,
         CloseReason::PingTimeout,
         CloseReason::ParseError,
         CloseReason::SlowClient,
+        CloseReason::RateLimited,
         CloseReason::ServerShuttingDown,
         CloseReason::ClientNamespaceDisconnect,
         CloseReason::ServerNamespaceDisconnect,
@@ -81,9 +94,19 @@ impl CloseReason {
             CloseReason::PingTimeout => "ping timeout",
             CloseReason::ParseError => "parse error",
             CloseReason::SlowClient => "slow client",
+            CloseReason::RateLimited => "rate limit",
             CloseReason::ServerShuttingDown => "server shutting down",
             CloseReason::ClientNamespaceDisconnect => "client namespace disconnect",
             CloseReason::ServerNamespaceDisconnect => "server namespace disconnect",
+        }
+    }
+
+    /// The code of the close frame that ends a session's WebSocket. Only what the reference never does has one: its
+    /// orderly close carries none (the client sees 1005).
+    pub(crate) fn close_code(self) -> Option<u16> {
+        match self {
+            CloseReason::RateLimited => Some(1008), // policy violation (RFC 6455, section 7.4.1)
+            _ => None,
         }
     }
 }
@@ -94,8 +117,7 @@ impl std::fmt::Display for CloseReason {
     }
 }
 
-/// The close code of the frame that answers a broken WebSocket rule. An orderly close carries none (the client sees
-/// 1005), as in the reference.
+/// The close code of the frame that answers a broken WebSocket rule.
 pub fn close_code(error: websocket::Error) -> u16 {
     error.close_code()
 }

@@ -79,5 +79,8 @@ pub use api::socket::{
 };
 pub use api::{CountFuture, Counts, EmitError, Rooms, Stats};
 pub use error::CloseReason;
-pub use settings::{Cors, FdTables, Feed, Origins, Policy, SendPath, Settings, SettingsError, Transports};
+pub use ipnet::IpNet;
+pub use settings::{
+    Cors, FdTables, Feed, Origins, Policy, ProxyProtocol, SendPath, Settings, SettingsError, Transports,
+};
 pub use worker::http::PeerAddress;

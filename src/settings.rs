@@ -1,6 +1,7 @@
 //! Settings: checked configuration. Raw options are checked once, at the border (`Io::listen`, the program's
 //! configuration), and become this. After that, everybody trusts it.
 
+use ipnet::IpNet;
 use std::time::Duration;
 
 /// Everything a server can be told, with the reference's defaults where it has such an option.
@@ -23,6 +24,10 @@ pub struct Settings {
     pub allow_upgrades: bool,
     /// Time between a pong and the next ping. Default 25 s: below the idle timeouts of common proxies (60 s).
     pub ping_interval: Duration,
+    /// Whether a session's first ping comes at a random moment within `ping_interval` (`true`, default), so that clients that
+    /// come together, as after a restart, are not pinged together ever after; or when all of it has passed, as with the
+    /// reference.
+    pub ping_spread: bool,
     /// How long a pong may take. Default 20 s.
     pub ping_timeout: Duration,
     /// How long an upgrade to WebSocket may take. Default 10 s.
@@ -78,8 +83,26 @@ pub struct Settings {
     /// TCP connections that the process holds at a time. Default 0: as many as descriptors allow, which is what one
     /// descriptor table holds, or one table for each worker; see `fd_tables`. What comes beyond waits in the accept queue.
     pub connections_max: usize,
-    /// TCP connections from one address at a time. Default 0: no limit, because offices share an address.
+    /// TCP connections from one address at a time; of clients behind a trusted proxy, their WebSockets and polling sessions.
+    /// Default 0: no limit, because offices share an address.
     pub connections_per_address_max: usize,
+    /// Sessions that the process opens in a second; as many may come at once. What comes beyond is refused with a 503.
+    /// Default 0: no limit; at most 1,000,000.
+    pub handshakes_per_second_max: usize,
+    /// Proxies whose word about their clients is taken: `X-Forwarded-For`, and the PROXY protocol. Default: none, so anybody
+    /// who connects is the client, and what they say of others is ignored. Nobody else may be able to connect from these
+    /// addresses: who does can pass for anyone.
+    pub trusted_proxies: Vec<IpNet>,
+    /// Whether each connection begins with a PROXY protocol header, version 1 or 2, which names the client. Default `Off`.
+    pub proxy_protocol: ProxyProtocol,
+    /// Events that one client may send in a second: Socket.IO packets of any kind (Engine.IO messages on a bare Engine.IO
+    /// server) and WebSocket pings. As many may come at once; a client that sends more is closed (`rate limit`). Default
+    /// 0: no limit, because only the application knows what is too much. With either limit, a session costs some 32 bytes more.
+    pub events_per_second_max: usize,
+    /// Bytes that one client may send in a second, as they come over its WebSocket or in its POST bodies. As many may come
+    /// at once, and always one message of `payload_bytes_max`; a client that sends more is closed (`rate limit`). Default
+    /// 0: no limit.
+    pub bytes_per_second_max: usize,
     /// Connections that the kernel may hold for a worker until it accepts them. Default 4096: a crowd that reconnects at
     /// once waits there instead of being refused. The kernel caps it at `net.core.somaxconn`, and the log says so when
     /// the server starts.
@@ -115,6 +138,7 @@ impl Default for Settings {
             transports: Transports { polling: true, websocket: true },
             allow_upgrades: true,
             ping_interval: Duration::from_secs(25),
+            ping_spread: true,
             ping_timeout: Duration::from_secs(20),
             upgrade_timeout: Duration::from_secs(10),
             connect_timeout: Duration::from_secs(45),
@@ -137,6 +161,11 @@ impl Default for Settings {
             request_timeout: Duration::from_secs(10),
             connections_max: 0,
             connections_per_address_max: 0,
+            handshakes_per_second_max: 0,
+            trusted_proxies: Vec::new(),
+            proxy_protocol: ProxyProtocol::Off,
+            events_per_second_max: 0,
+            bytes_per_second_max: 0,
             accept_queue: 4096,
             send_buffer_bytes: 256 << 10,
             unsent_bytes_max: 64 << 10,
@@ -263,6 +292,16 @@ impl Feed {
     }
 }
 
+/// Whether connections begin with a PROXY protocol header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProxyProtocol {
+    /// None does; one that comes all the same is a bad request.
+    Off,
+    /// Every one does. Without it, or from elsewhere than [`Settings::trusted_proxies`] where there are some, a connection
+    /// is closed.
+    Required,
+}
+
 /// Which transports a client may open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Transports {
@@ -288,6 +327,9 @@ pub enum Origins {
     /// These, such as `https://example.com`.
     Listed(Vec<String>),
 }
+
+/// More than any machine opens; a second is cut into as many parts.
+const HANDSHAKES_PER_SECOND_MAX: usize = 1_000_000;
 
 /// A setting that cannot be.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -341,6 +383,7 @@ impl Settings {
         transports: restart,
         allow_upgrades: live,
         ping_interval: restart,
+        ping_spread: restart,
         ping_timeout: restart,
         upgrade_timeout: live,
         connect_timeout: live,
@@ -366,6 +409,11 @@ impl Settings {
         request_timeout: live,
         connections_max: live,
         connections_per_address_max: live,
+        handshakes_per_second_max: live,
+        trusted_proxies: live,
+        proxy_protocol: restart,
+        events_per_second_max: live,
+        bytes_per_second_max: live,
         accept_queue: restart,
         workers: restart,
         fd_tables: restart,
@@ -425,6 +473,11 @@ impl Settings {
             (self.rooms_per_socket_max == 0, "rooms_per_socket_max", "at least 1"),
             (self.cors.as_ref().is_some_and(methods_are_no_tokens), "cors", "each method is a token, such as GET"),
             (self.namespaces_per_session_max == 0, "namespaces_per_session_max", "at least 1"),
+            (
+                self.handshakes_per_second_max > HANDSHAKES_PER_SECOND_MAX,
+                "handshakes_per_second_max",
+                "0, which is no limit, to 1,000,000",
+            ),
             (self.accept_queue < 1, "accept_queue", "at least 1"),
             (cannot_part, "fd_tables", "a table for each worker is Linux's alone; auto and shared work everywhere"),
             (no_uring, "io", "io_uring is Linux's alone; auto and send work everywhere"),

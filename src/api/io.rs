@@ -100,12 +100,14 @@ impl Io {
     }
 
     /// Other settings for a server that runs, without touching a connection. Names the fields of [`Settings`] that need a
-    /// restart and were to change: those keep their values. They are what live sessions were told at their handshake
-    /// (`ping_interval`, `ping_timeout`, `payload_bytes_max`), where their requests go (`path`, `add_trailing_slash`,
-    /// `transports`), and what workers and packets are made with (`workers`, `fd_tables`, `io`, `pin`, `accept_queue`, `policy`).
+    /// restart and were to change: those keep their values. They are what live sessions were told at their handshake, and
+    /// what goes with it (`ping_interval`, `ping_spread`, `ping_timeout`, `payload_bytes_max`), where their requests go and how
+    /// they begin (`path`, `add_trailing_slash`, `transports`, `proxy_protocol`), and what workers and packets are made with
+    /// (`workers`, `fd_tables`, `io`, `pin`, `accept_queue`, `policy`).
     ///
     /// Limits and timeouts hold for what comes next: nobody leaves a room or loses a place because of a lower limit. A limit
-    /// on connections that comes late counts those who are there, but those of an address only from then on.
+    /// on connections that comes late counts those who are there, but those of an address only from then on. What one client
+    /// may say holds for its next packet.
     ///
     /// # Errors
     ///
@@ -118,7 +120,7 @@ impl Io {
             return Ok(Vec::new());
         };
         let (settings, kept) = current.reloaded(settings);
-        running.admission.set_limits(settings.connections_max, settings.connections_per_address_max);
+        running.admission.set_limits(&settings);
         *current = Arc::new(settings);
         drop(current);
         for shard in 0..running.mailboxes.len() as u16 {

@@ -126,10 +126,20 @@ pub struct Stats {
     pub let_go: u64,
     /// Clients that were still owed something when the time for their end was over.
     pub cut_off: u64,
+    /// Sessions closed because their client went over `events_per_second_max` or `bytes_per_second_max`.
+    pub rate_limited: u64,
     /// Requests refused by the protocol's rules.
     pub refused: u64,
-    /// Connections over the limits on connections.
+    /// Connections over `connections_max`, and sessions over what a worker holds.
     pub connections_refused: u64,
+    /// Connections, or sessions behind a proxy, over `connections_per_address_max`.
+    pub addresses_refused: u64,
+    /// Handshakes over `handshakes_per_second_max`.
+    pub handshakes_refused: u64,
+    /// Requests that came while the server was closing.
+    pub shutting_down_refused: u64,
+    /// Connections without a PROXY protocol header that counts.
+    pub proxy_headers_refused: u64,
     /// Connections of upgrades that ended between two workers, because there was no descriptor for them.
     pub connections_lost: u64,
     /// Tries to accept a connection that failed, mostly for want of descriptors. The connection waits for the next one.
@@ -148,10 +158,15 @@ pub struct Stats {
 impl Stats {
     /// What is counted for the whole process, before the workers' shares are added.
     pub(crate) fn of_process(admission: &Admission) -> Stats {
+        let totals = admission.totals();
         Stats {
-            connections_refused: admission.refused(),
-            connections_lost: admission.lost(),
-            accept_failures: admission.accept_failures(),
+            connections_refused: totals.connections_refused,
+            addresses_refused: totals.addresses_refused,
+            handshakes_refused: totals.handshakes_refused,
+            shutting_down_refused: totals.shutting_down_refused,
+            proxy_headers_refused: totals.proxy_headers_refused,
+            connections_lost: totals.lost,
+            accept_failures: totals.accept_failures,
             ..Stats::default()
         }
     }
@@ -193,6 +208,7 @@ impl Stats {
         self.draining_left += census.draining.unwrap_or(0);
         self.let_go += counters.let_go;
         self.cut_off += counters.cut_off;
+        self.rate_limited += counters.rate_limited;
         self.refused += counters.refused;
         self.protocol_errors += counters.protocol_errors;
         self.arguments_refused += counters.arguments_refused;

@@ -131,7 +131,7 @@ pub(crate) fn start_app<A: App + 'static, F: Fn(u16) -> A + Send + Clone + 'stat
     let layout = server::layout(settings).map_err(StartError::Tables)?;
     let claim = server::claim(address).map_err(|error| StartError::Bind { address, error })?;
     let address = claim.address;
-    let admission = Admission::new(settings.connections_max, settings.connections_per_address_max);
+    let admission = Admission::new(settings);
     let groundwork = server::prepare(layout).map_err(StartError::Resources)?;
     let mailboxes = Arc::clone(&groundwork.mailboxes);
     if !ready(Arc::clone(&mailboxes), Arc::clone(&admission)) {

@@ -490,7 +490,9 @@ impl<'s> HandshakeView<'s> {
         form_urlencoded::parse(query.as_bytes()).into_owned().collect()
     }
 
-    /// The peer of the TCP connection; behind a proxy, the proxy.
+    /// The client's address: the peer of the TCP connection, or, where that is one of
+    /// [`Settings::trusted_proxies`](crate::Settings::trusted_proxies), the client whom it names. The port is 0 if the proxy
+    /// says none.
     pub fn address(&self) -> SocketAddr {
         self.inner.handshake.address
     }

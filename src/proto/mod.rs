@@ -12,6 +12,7 @@ pub mod engineio;
 pub(crate) mod fuzzing;
 pub mod id;
 pub mod prepared;
+pub mod proxy;
 pub mod socketio;
 pub mod websocket;
 

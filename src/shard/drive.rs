@@ -20,7 +20,7 @@ pub trait App {
 pub fn receive(shard: &RefCell<Shard>, app: &impl App, conn: Key<Conn>, bytes: &mut [u8]) {
     let mut spill = {
         let mut shard = shard.borrow_mut();
-        shard.count_bytes_in(bytes.len());
+        shard.count_bytes_in(conn, bytes.len());
         shard.take_spill(conn)
     };
     if spill.is_empty() {

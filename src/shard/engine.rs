@@ -16,17 +16,19 @@
 //! | `end` | a conn: the worker closes the stream when the turn ends | everything |
 //!
 //! Invariants: a session that is Open is in nobody's burial list; a polling session holds at most one poll.
-//! Limits:     `payload_bytes_max`, `upgrade_timeout`, `connect_timeout`, `ping_timeout` (Settings); `LINGER_MS`, `FAREWELL_MS`.
+//! Limits:     `payload_bytes_max`, `events_per_second_max`, `bytes_per_second_max`, `upgrade_timeout`, `connect_timeout`, `ping_timeout` (Settings); `LINGER_MS`, `FAREWELL_MS`.
 
 use super::arena::Key;
 use super::lanes::Queued;
 use super::mail::{Data, Ending, Event, Exchange, Mail, Reply, Request};
+use super::rates::{self, OverLimit, Rates};
 use super::session::{Conn, Handshake, Heartbeat, HeartbeatState, LastWord, Role, Session, State, Transport};
 use super::wheel::{Millis, TICK_MS};
 use super::{Carries, Shard, Timer};
 use crate::error::{CloseReason, Refusal, close_code};
 use crate::proto::websocket::{self, Item, Opcode};
 use crate::proto::{Id, Prepared, engineio};
+use crate::settings::Settings;
 use bytes::Bytes;
 use std::borrow::Cow;
 use std::collections::VecDeque;
@@ -109,13 +111,14 @@ impl Shard {
 
     fn open(&mut self, handshake: Arc<Handshake>, transport: Transport) -> Result<Key<Session>, Refusal> {
         self.admit()?;
-        let due = self.now + millis(self.settings.ping_interval);
+        let due = self.now + self.until_first_ping();
         let (number, rng) = (self.number, &mut self.rng);
         let key = self.sessions.insert_with(|key| Session {
             id: Id::new(number, key.slot(), rand::RngExt::random(rng)),
             transport,
             outbox: Default::default(),
             heartbeat: Heartbeat { due, timer: due, state: HeartbeatState::Resting },
+            rates: None,
             upgrade: None,
             sockets: Default::default(),
             assembler: Default::default(),
@@ -135,6 +138,16 @@ impl Shard {
             self.events.push_back(Event::Opened { session: key });
         }
         Ok(key)
+    }
+
+    /// Random, for those who come at once would else be pinged at once ever after. Clients allow for it: they give up when
+    /// the interval and the timeout have passed since the last ping.
+    fn until_first_ping(&mut self) -> Millis {
+        let interval = millis(self.settings.ping_interval);
+        match self.settings.ping_spread {
+            true => rand::RngExt::random_range(&mut self.rng, 1..=interval.max(1)),
+            false => interval,
+        }
     }
 
     fn open_packet(&self, key: Key<Session>) -> Prepared {
@@ -189,7 +202,10 @@ impl Shard {
             Request::Poll => self.on_poll(key, exchange),
             Request::Push(body) => {
                 self.counters.bytes_in += body.len() as u64;
-                return Some((key, body));
+                if self.charge(key, |rates, settings, now| rates.take_bytes(body.len(), settings, now)).is_ok() {
+                    return Some((key, body));
+                }
+                self.answers.push((exchange, Reply::Refused(Refusal::RateLimited)));
             }
             Request::PushBinary => {
                 self.counters.protocol_errors += 1;
@@ -275,8 +291,13 @@ impl Shard {
         }
     }
 
-    pub fn count_bytes_in(&mut self, bytes: usize) {
+    /// Bytes have come over a stream, whatever is in them: control frames count too.
+    pub fn count_bytes_in(&mut self, key: Key<Conn>, bytes: usize) {
         self.counters.bytes_in += bytes as u64;
+        if let Some(&Conn { role: Role::Serving(session) | Role::Probing { session, .. }, .. }) = self.conns.get(key) {
+            // A client over its limit is closed by this, and what it said is not looked at.
+            let _ = self.charge(session, |rates, settings, now| rates.take_bytes(bytes, settings, now));
+        }
     }
 
     /// Consumes frames from the front of `input` until one of them is an event. `None`: more bytes are needed, or the
@@ -332,6 +353,8 @@ impl Shard {
                 None => None,
             },
             Item::Binary(data) => self.on_engine_packet(session, engineio::Packet::Binary(data)),
+            // It wants an answer, so it counts like an event.
+            Item::Ping(_) if self.charge(session, Rates::take_event).is_err() => None,
             Item::Ping(data) => {
                 let mut pong = Vec::new();
                 websocket::put_frame(&mut pong, Opcode::Pong, data, None);
@@ -530,6 +553,15 @@ impl Shard {
         if state != State::Open {
             return None;
         }
+        let is_event = match packet {
+            Packet::Message(_) => true,
+            // To Socket.IO it is an attachment, a part of an event that has been counted.
+            Packet::Binary(_) => self.carries == Carries::Messages,
+            _ => false,
+        };
+        if is_event && self.charge(key, Rates::take_event).is_err() {
+            return None;
+        }
         self.sign_of_life(key, matches!(packet, Packet::Pong(_)));
         match packet {
             Packet::Message(text) => self.on_text(key, text),
@@ -577,6 +609,27 @@ impl Shard {
         self.counters.protocol_errors += 1;
         self.close(key, CloseReason::ForcedClose);
         None
+    }
+
+    // ---- rates
+
+    /// Takes what the client says out of what it may say. If that is too little, the session is closed.
+    fn charge(
+        &mut self,
+        key: Key<Session>,
+        take: impl FnOnce(&mut Rates, &Settings, Millis) -> Result<(), OverLimit>,
+    ) -> Result<(), OverLimit> {
+        if !rates::are_limited(&self.settings) {
+            return Ok(());
+        }
+        let session = self.sessions.get_mut(key).filter(|session| session.state == State::Open);
+        let Some(session) = session else { return Ok(()) };
+        let taken = take(session.rates.get_or_insert_default(), &self.settings, self.now);
+        if taken.is_err() {
+            self.counters.rate_limited += 1;
+            self.close(key, CloseReason::RateLimited);
+        }
+        taken
     }
 
     // ---- heartbeat
@@ -636,7 +689,7 @@ impl Shard {
 
     /// Ends a session, in an orderly way where the transport still allows it.
     pub fn close(&mut self, key: Key<Session>, reason: CloseReason) {
-        self.close_with(key, reason, Farewell::Frame(None));
+        self.close_with(key, reason, Farewell::Frame(reason.close_code()));
     }
 
     fn close_with(&mut self, key: Key<Session>, reason: CloseReason, farewell: Farewell) {
@@ -676,6 +729,10 @@ impl Shard {
         }
         let (left, packets) = session.outbox.take_frames(&mut self.chains);
         self.counters.parted += packets as u64;
+        if reason == CloseReason::RateLimited {
+            // It said too much already: whatever else it sends is not looked at.
+            self.conns.get_mut(conn).expect("it served the session").deaf = true;
+        }
         self.depart(conn, left, code);
     }
 

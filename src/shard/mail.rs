@@ -225,6 +225,8 @@ pub enum Ending {
     Close(Key<Conn>),
     /// The same, and let the kernel throw away what it still holds for the peer.
     Reset(Key<Conn>),
+    /// The session is buried. Only of those for whom `Shard::announce_end` asked for it.
+    Buried(Key<Session>),
 }
 
 /// Where the bytes go. The worker's senders implement it; so does the simulator.

@@ -25,6 +25,7 @@ mod lobby;
 pub mod mail;
 pub mod outbox;
 mod pressure;
+mod rates;
 mod rooms;
 pub mod runs;
 pub mod session;
@@ -53,7 +54,7 @@ use rooms::Namespace;
 use runs::Runs;
 use session::{Conn, Session, State};
 use sockets::Socket;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 pub use wheel::Millis;
 use wheel::Wheel;
@@ -101,6 +102,8 @@ pub struct Shard {
     mail: Vec<(u16, Mail)>,
     endings: Vec<Ending>,
     buried_sessions: Vec<Key<Session>>,
+    /// Sessions whose burial the worker wants to hear of.
+    announced: HashSet<Key<Session>>,
     buried_sockets: Vec<Key<Socket>>,
     pub counters: Counters,
 }
@@ -187,6 +190,8 @@ pub struct Counters {
     pub let_go: u64,
     /// Clients that were still owed something when the time for their end was over.
     pub cut_off: u64,
+    /// Sessions closed because their client said more than it may.
+    pub rate_limited: u64,
     /// Requests and packets that broke a rule.
     pub protocol_errors: u64,
     /// Joins of sockets that were already in `rooms_per_socket_max` rooms.
@@ -259,6 +264,7 @@ impl Shard {
             mail: Vec::new(),
             endings: Vec::new(),
             buried_sessions: Vec::new(),
+            announced: HashSet::new(),
             buried_sockets: Vec::new(),
             counters: Counters::default(),
         }
@@ -382,6 +388,9 @@ impl Shard {
         for key in std::mem::take(&mut self.buried_sessions) {
             let mut session = self.sessions.remove(key).expect("buried once");
             self.discard(&mut session);
+            if self.announced.remove(&key) {
+                self.endings.push(Ending::Buried(key));
+            }
         }
         for ending in &self.endings {
             if let Ending::Close(conn) | Ending::Reset(conn) = ending {
@@ -391,6 +400,12 @@ impl Shard {
         self.lanes.trim(self.sessions.len());
         self.release_counts();
         std::mem::take(&mut self.endings)
+    }
+
+    /// Has the session's burial told to the worker, which holds something for it.
+    pub fn announce_end(&mut self, key: Key<Session>) {
+        assert!(self.sessions.get(key).is_some(), "the caller has just opened it");
+        self.announced.insert(key);
     }
 
     /// Whether another turn would find work although nothing came in.

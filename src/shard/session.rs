@@ -9,6 +9,7 @@ use super::arena::Key;
 use super::lanes::Queued;
 use super::mail::Exchange;
 use super::outbox::Outbox;
+use super::rates::Rates;
 use super::wheel::Millis;
 use crate::proto::{Id, socketio, websocket};
 use bytes::Bytes;
@@ -22,6 +23,8 @@ pub struct Session {
     pub transport: Transport,
     pub outbox: Outbox,
     pub heartbeat: Heartbeat,
+    /// How much the client has said lately, where that is limited.
+    pub rates: Option<Box<Rates>>,
     /// The conn that probes to become this session's transport.
     pub upgrade: Option<Key<Conn>>,
     /// Slots of this session's sockets. A slot leaves the list when its socket does.
@@ -135,7 +138,7 @@ pub enum Role {
 pub struct Handshake {
     /// `url \n name: value \n …`
     head: Box<str>,
-    /// The peer of the stream that carried the handshake.
+    /// Whose handshake it was: the peer of the stream that carried it, or the client for whom a trusted proxy did.
     pub address: SocketAddr,
     /// Milliseconds since the Unix epoch.
     pub issued_ms: u64,

@@ -14,6 +14,7 @@
 mod client;
 mod embedder;
 mod feeds;
+mod meter;
 mod network;
 mod oracle;
 mod world;

@@ -97,6 +97,11 @@ fn server() -> Server {
     with(Settings::default())
 }
 
+/// One that pings nobody before all of the interval has passed.
+fn calm() -> Server {
+    with(Settings { ping_spread: false, ..Settings::default() })
+}
+
 fn with(settings: Settings) -> Server {
     Server {
         shard: RefCell::new(Shard::new(0, 1, Arc::new(settings), Carries::SocketIo, [7; 32])),
@@ -129,6 +134,16 @@ impl Server {
         while self.now < until {
             self.now = (self.now + TICK_MS).min(until);
             self.turn();
+        }
+    }
+
+    /// Waits for the first ping of a client, which comes at any moment within the interval. Others of its packets are
+    /// skipped.
+    fn pinged(&mut self, conn: Key<Conn>) {
+        let until = self.now + INTERVAL;
+        while !self.heard(conn).contains(&"2".into()) {
+            assert!(self.now < until, "no ping within the interval");
+            self.wait(TICK_MS);
         }
     }
 
@@ -448,7 +463,8 @@ fn a_second_connect_to_a_namespace_closes_the_session() {
 
 #[test]
 fn a_session_without_namespace_is_closed_in_time() {
-    let mut server = with(Settings { connect_timeout: Duration::from_secs(5), ..Settings::default() });
+    let mut server =
+        with(Settings { connect_timeout: Duration::from_secs(5), ping_spread: false, ..Settings::default() });
     let idle = server.websocket();
     let refused = server.websocket();
     server.say(refused, "40/refused,");
@@ -495,13 +511,10 @@ fn an_ack_ends_exactly_once_whichever_way() {
 // ---- heartbeat
 
 #[test]
-fn a_ping_goes_out_after_the_interval_and_the_next_one_after_the_pong() {
+fn a_ping_goes_out_within_the_interval_and_the_next_one_that_long_after_the_pong() {
     let mut server = server();
     let (conn, _) = server.joined();
-    server.wait(INTERVAL - 1);
-    assert!(server.heard(conn).is_empty());
-    server.wait(TICK_MS);
-    assert_eq!(server.heard(conn), ["2"]);
+    server.pinged(conn);
     server.wait(10_000);
     server.say(conn, "3");
     server.wait(INTERVAL - 1);
@@ -511,9 +524,21 @@ fn a_ping_goes_out_after_the_interval_and_the_next_one_after_the_pong() {
 }
 
 #[test]
+fn without_the_spread_the_first_ping_goes_out_after_the_interval() {
+    let mut server = calm();
+    let (conn, _) = server.joined();
+    server.wait(INTERVAL - 1);
+    assert!(server.heard(conn).is_empty());
+    server.wait(TICK_MS);
+    assert_eq!(server.heard(conn), ["2"]);
+}
+
+#[test]
 fn a_pong_while_resting_restarts_the_interval() {
     let mut server = server();
     let (conn, _) = server.joined();
+    server.pinged(conn);
+    server.say(conn, "3");
     server.wait(INTERVAL - 5_000);
     server.say(conn, "3");
     server.wait(INTERVAL - 1);
@@ -526,8 +551,7 @@ fn a_pong_while_resting_restarts_the_interval() {
 fn the_first_other_packet_extends_the_pong_deadline_once() {
     let mut server = server();
     let (conn, _) = server.joined();
-    server.wait(INTERVAL);
-    assert_eq!(server.heard(conn), ["2"]);
+    server.pinged(conn);
     server.wait(TIMEOUT - 100);
     server.say(conn, "42[\"alive\"]");
     server.wait(TIMEOUT - 100);
@@ -536,6 +560,48 @@ fn the_first_other_packet_extends_the_pong_deadline_once() {
     server.wait(100 + TICK_MS);
     assert_eq!(server.ends(), [CloseReason::PingTimeout]);
     assert_eq!(server.heard(conn), ["close"]);
+}
+
+#[test]
+fn clients_that_come_together_are_not_pinged_together() {
+    const CLIENTS: usize = 1_000;
+    const SLICES: usize = 25;
+    let pings_by_slice = |seed: [u8; 32]| {
+        let mut server = server();
+        *server.shard.borrow_mut() = Shard::new(0, 1, Arc::new(Settings::default()), Carries::SocketIo, seed);
+        let conns: Vec<_> = (0..CLIENTS).map(|_| server.joined().0).collect();
+        let mut slices = [0; SLICES];
+        for slice in &mut slices {
+            server.wait(INTERVAL / SLICES as Millis);
+            *slice = conns.iter().filter(|&&conn| server.heard(conn).contains(&"2".into())).count();
+        }
+        slices
+    };
+    let slices = pings_by_slice([7; 32]);
+    assert_eq!(slices.iter().sum::<usize>(), CLIENTS, "everyone is pinged within the interval");
+    // With 40 on average, a slice of twice as many is six standard deviations away.
+    assert!(slices.iter().all(|&pings| pings < 2 * CLIENTS / SLICES), "{slices:?}");
+    assert_eq!(slices, pings_by_slice([7; 32]), "by the seed");
+    assert_ne!(slices, pings_by_slice([8; 32]));
+}
+
+#[test]
+fn a_client_that_waits_as_long_as_it_was_told_is_pinged_in_time() {
+    // It gives up when ping_interval + ping_timeout have passed since the last ping, or since the open packet.
+    let mut server = server();
+    let conns: Vec<_> = (0..50).map(|_| server.joined().0).collect();
+    let mut patience: HashMap<_, _> = conns.iter().map(|&conn| (conn, INTERVAL + TIMEOUT)).collect();
+    while server.now < 4 * INTERVAL {
+        server.wait(100);
+        for &conn in &conns {
+            if server.heard(conn).contains(&"2".into()) {
+                server.say(conn, "3");
+                patience.insert(conn, server.now + INTERVAL + TIMEOUT);
+            }
+            assert!(server.now < patience[&conn]);
+        }
+    }
+    assert!(server.ends().is_empty());
 }
 
 // ---- upgrade
@@ -600,7 +666,7 @@ fn the_answer_to_a_probe_precedes_the_first_packet_of_the_session() {
 #[test]
 fn an_upgrade_that_fails_leaves_the_polling_session_alone() {
     for how in ["4hello", "2", "never"] {
-        let mut server = server();
+        let mut server = calm();
         let (sid, socket) = server.polling_joined();
         let conn = server.upgrade(sid);
         if how == "never" {
@@ -621,7 +687,9 @@ fn the_ping_of_before_an_upgrade_is_still_awaited_after_it() {
     let mut server = server();
     let (sid, _) = server.polling_joined();
     let poll = server.poll(sid);
-    server.wait(INTERVAL);
+    while !server.answers.contains_key(&poll) {
+        server.wait(TICK_MS);
+    }
     assert_eq!(server.answer(poll), "2");
     let conn = server.upgrade(sid);
     server.say(conn, "5");
@@ -658,8 +726,23 @@ fn a_closed_polling_session_lingers_for_its_last_poll() {
 }
 
 #[test]
+fn the_worker_hears_of_a_burial_if_it_has_asked_and_once() {
+    let mut server = calm();
+    let ((asked, _), (other, _)) = (server.polling_joined(), server.polling_joined());
+    let key = server.shard.borrow().session_by_sid(&asked).expect("it is open");
+    server.shard.borrow_mut().announce_end(key);
+    assert_eq!([asked, other].map(|sid| server.push(sid, "1")), ["Done", "Done"]);
+    assert!(server.endings.is_empty(), "they wait for a last poll");
+    let polls = [asked, other].map(|sid| server.poll(sid));
+    assert_eq!(polls.map(|poll| server.answer(poll)), ["6", "6"]);
+    assert_eq!(server.endings, [Ending::Buried(key)]);
+    server.wait(40_000);
+    assert_eq!(server.endings, [Ending::Buried(key)]);
+}
+
+#[test]
 fn nobody_lingers_for_ever() {
-    let mut server = server();
+    let mut server = calm();
     let (_, socket) = server.polling_joined();
     server.shard.borrow_mut().disconnect(socket, true);
     server.wait(29_999);
@@ -785,6 +868,9 @@ fn an_abandoned_poll_ends_its_session() {
     assert_eq!(server.ends(), [CloseReason::TransportError]);
 }
 
+/// Events in a second, where a test limits them.
+const EVENTS_MAX: usize = 10;
+
 #[test]
 fn each_close_reason_has_its_cause() {
     type Cause = fn(&mut Server, Key<Conn>, Key<Socket>);
@@ -798,6 +884,9 @@ fn each_close_reason_has_its_cause() {
             server.pipes.room.insert(conn, 0);
             server.emit(socket, &format!("[\"{}\"]", "x".repeat(5 << 20)), false).unwrap();
         }),
+        (CloseReason::RateLimited, |server, conn, _| {
+            (0..EVENTS_MAX).for_each(|_| server.say(conn, "42[\"often\"]"));
+        }),
         (CloseReason::ServerShuttingDown, |server, _, _| server.shard.borrow_mut().shut_down()),
         (CloseReason::ClientNamespaceDisconnect, |server, conn, _| server.say(conn, "41")),
         (CloseReason::ServerNamespaceDisconnect, |server, _, socket| {
@@ -806,7 +895,7 @@ fn each_close_reason_has_its_cause() {
     ];
     for (at, (reason, cause)) in causes.into_iter().enumerate() {
         assert_eq!(reason, CloseReason::ALL[at], "every reason is here");
-        let mut server = server();
+        let mut server = with(Settings { events_per_second_max: EVENTS_MAX, ..Settings::default() });
         let (conn, socket) = server.joined();
         cause(&mut server, conn, socket);
         drive::hear_out(&server.shard, &server.app);
@@ -815,6 +904,126 @@ fn each_close_reason_has_its_cause() {
         assert_eq!(server.shard.borrow().counters.disconnects[at], 1, "{reason}");
         assert_eq!(server.emit(socket, "[1]", false), Err(Unsent::Closed));
     }
+}
+
+// ---- rates
+
+fn limited(events: usize, bytes: usize) -> Server {
+    let settings = Settings {
+        events_per_second_max: events,
+        bytes_per_second_max: bytes,
+        payload_bytes_max: 1_000,
+        ..Settings::default()
+    };
+    with(settings)
+}
+
+#[test]
+fn a_client_over_its_limit_of_events_is_closed_with_1008_and_heard_no_more() {
+    let mut server = limited(EVENTS_MAX, 0);
+    let (conn, _) = server.joined();
+    (1..EVENTS_MAX).for_each(|_| server.say(conn, "42[\"in\"]"));
+    assert!(server.ends().is_empty(), "a second's worth may come at once, CONNECT included");
+    let mut frames = Vec::new();
+    (0..3).for_each(|_| websocket::put_frame(&mut frames, Opcode::Text, b"42[\"over\"]", Some([0; 4])));
+    server.receive(conn, frames);
+    assert_eq!(server.ends(), [CloseReason::RateLimited]);
+    assert_eq!(server.heard(conn), ["close 1008"]);
+    assert!(!server.app.names.borrow().contains(&"over".into()));
+    assert_eq!(server.shard.borrow().counters.rate_limited, 1);
+    server.wait(FAREWELL_MS + TICK_MS);
+    assert_eq!(server.endings, [Ending::FinishWriting(conn), Ending::Close(conn)]);
+}
+
+#[test]
+fn a_client_that_stays_below_its_limits_is_never_closed_for_it() {
+    // A masked frame of 9 bytes ten times a second, and one pong in between.
+    let mut server = limited(EVENTS_MAX, 15 * EVENTS_MAX);
+    let (conn, _) = server.joined();
+    server.wait(1_000);
+    for _ in 0..100 * EVENTS_MAX {
+        server.say(conn, "42[1,2]");
+        server.wait(1_000 / EVENTS_MAX as Millis);
+        if server.heard(conn).contains(&"2".into()) {
+            server.say(conn, "3");
+        }
+    }
+    assert!(server.ends().is_empty());
+    assert_eq!(server.shard.borrow().counters.rate_limited, 0);
+}
+
+#[test]
+fn a_flood_of_control_frames_is_over_the_limit_of_bytes_and_of_pings_over_that_of_events() {
+    for (opcode, mut server) in [(Opcode::Pong, limited(0, 100)), (Opcode::Ping, limited(EVENTS_MAX, 0))] {
+        let (conn, _) = server.joined();
+        let mut flood = Vec::new();
+        (0..1_000).for_each(|_| websocket::put_frame(&mut flood, opcode, b"", Some([0; 4])));
+        server.receive(conn, flood);
+        assert_eq!(server.ends(), [CloseReason::RateLimited]);
+        let heard = server.heard(conn);
+        assert_eq!(heard.last().map(|it| &**it), Some("close 1008"));
+        assert!(heard.len() <= EVENTS_MAX, "{} answers", heard.len());
+    }
+}
+
+#[test]
+fn one_message_as_large_as_any_may_come_however_few_bytes_a_second_are_allowed() {
+    let mut server = limited(0, 1);
+    let conn = server.websocket();
+    let message = format!("40{{\"token\":\"{}\"}}", "x".repeat(1_000 - 14));
+    assert_eq!(message.len(), 1_000);
+    server.say(conn, &message);
+    assert!(server.heard(conn)[0].starts_with("40{"));
+    server.say(conn, "42[\"more\"]");
+    assert_eq!(server.ends(), [CloseReason::RateLimited]);
+}
+
+#[test]
+fn a_post_over_the_limit_is_refused_and_the_poll_that_waits_hears_the_end() {
+    let mut server = limited(0, 1_000);
+    let (sid, _) = server.polling_joined();
+    let poll = server.poll(sid);
+    let push = |server: &mut Server| server.push(sid, &format!("42[\"{}\"]", "x".repeat(600)));
+    assert_eq!(push(&mut server), "Done");
+    assert_eq!(push(&mut server), "RateLimited");
+    assert_eq!(server.answer(poll), "1");
+    assert_eq!(server.ends(), [CloseReason::RateLimited]);
+    let late = server.poll(sid);
+    assert_eq!(server.answer(late), "UnknownSid");
+}
+
+#[test]
+fn events_count_the_same_in_a_post_as_in_frames() {
+    let mut server = limited(EVENTS_MAX, 0);
+    let (sid, _) = server.polling_joined();
+    server.wait(1_000);
+    let body = |events: usize| vec!["42[\"in\"]"; events].join("\x1e");
+    assert_eq!(server.push(sid, &body(EVENTS_MAX)), "Done");
+    assert!(server.ends().is_empty());
+    assert_eq!(server.push(sid, &body(1)), "Done", "as after any other packet that ends the session");
+    assert_eq!(server.ends(), [CloseReason::RateLimited]);
+    assert_eq!(server.app.names.borrow().len(), EVENTS_MAX);
+}
+
+#[test]
+fn the_attachments_of_an_event_are_a_part_of_it() {
+    let mut server = limited(2, 0);
+    let (conn, _) = server.joined();
+    server.say(conn, "451-[\"event\",{\"_placeholder\":true,\"num\":0}]");
+    server.send(conn, Opcode::Binary, b"attachment");
+    assert_eq!(*server.app.names.borrow(), ["event"]);
+    assert!(server.ends().is_empty());
+}
+
+#[test]
+fn what_a_client_said_by_polling_still_counts_after_its_upgrade() {
+    let mut server = limited(EVENTS_MAX, 0);
+    let (sid, _) = server.polling_joined();
+    (1..EVENTS_MAX).for_each(|_| assert_eq!(server.push(sid, "42[\"in\"]"), "Done"));
+    let conn = server.upgrade(sid);
+    server.say(conn, "5");
+    server.say(conn, "42[\"over\"]");
+    assert_eq!(server.ends(), [CloseReason::RateLimited]);
 }
 
 #[test]
@@ -1237,7 +1446,7 @@ fn a_shard_that_lags_holds_back_what_another_one_counts() {
 /// The table in perf/budget.md.
 #[test]
 fn an_idle_client_takes_no_more_bytes_than_its_budget() {
-    assert_eq!(size_of::<Session>(), 136);
+    assert_eq!(size_of::<Session>(), 144);
     assert_eq!(size_of::<Socket>(), 80);
     assert_eq!(size_of::<Conn>(), 40);
     assert_eq!(size_of::<Handshake>(), 64);

@@ -35,7 +35,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 pub use error::{ConfigError, ConfigErrors, Problem};
-pub use field::{FdTables, Level, LogFormat, Origins, PublishKey, SendPath, Transports};
+pub use field::{FdTables, Level, LogFormat, Origins, ProxyProtocol, PublishKey, SendPath, Transports};
 pub use flags::Flags;
 pub use options::{Cors, Engine, Limits, Log, Namespace, Room, Server};
 pub use reload::Reloaded;

@@ -6,7 +6,7 @@
 
 use super::bundles::{self, Bundles};
 use super::clients::Permissions;
-use super::config::{Config, FdTables, Flags, LogFormat, Origins, Reloaded, SendPath};
+use super::config::{Config, FdTables, Flags, LogFormat, Origins, ProxyProtocol, Reloaded, SendPath};
 use super::site::{Shared, Site};
 use super::{read_config, say, stats};
 use crate::Cors;
@@ -279,6 +279,7 @@ fn settings(config: &Config, bundles: &Bundles) -> Settings {
         transports: Transports { polling: engine.transports.polling, websocket: engine.transports.websocket },
         allow_upgrades: engine.allow_upgrades,
         ping_interval: engine.ping_interval,
+        ping_spread: engine.ping_spread,
         ping_timeout: engine.ping_timeout,
         upgrade_timeout: engine.upgrade_timeout,
         connect_timeout: engine.connect_timeout,
@@ -307,6 +308,14 @@ fn settings(config: &Config, bundles: &Bundles) -> Settings {
         request_timeout: limits.request_timeout,
         connections_max: limits.connections_max,
         connections_per_address_max: limits.connections_per_address_max,
+        handshakes_per_second_max: limits.handshakes_per_second_max,
+        trusted_proxies: server.trusted_proxies.clone(),
+        proxy_protocol: match server.proxy_protocol {
+            ProxyProtocol::Off => crate::ProxyProtocol::Off,
+            ProxyProtocol::Required => crate::ProxyProtocol::Required,
+        },
+        events_per_second_max: limits.events_per_second_max,
+        bytes_per_second_max: limits.bytes_per_second_max,
         accept_queue: i32::try_from(server.accept_queue).expect("the option ends at 65,535"),
         send_buffer_bytes: limits.send_buffer_bytes,
         unsent_bytes_max: limits.unsent_bytes_max,
@@ -381,6 +390,9 @@ mod tests {
         changed.cors.origins = Origins::Listed(vec!["http://a.example".into()]);
         changed.cors.credentials = true;
         (changed.limits.connections_max, changed.limits.connections_per_address_max) = (1, 1);
+        changed.limits.handshakes_per_second_max = 1;
+        (changed.limits.events_per_second_max, changed.limits.bytes_per_second_max) = (1, 1);
+        changed.server.trusted_proxies = vec!["10.0.0.0/8".parse().unwrap()];
         (changed.limits.handshake_timeout, changed.limits.request_timeout) = (second, second);
         (changed.limits.namespaces_per_session_max, changed.limits.rooms_per_socket_max) = (1, 1);
         (changed.limits.outbox_bytes_max, changed.limits.outboxes_bytes_max) = (5_000_000, 2_000_000);

@@ -50,8 +50,10 @@ pub struct Report {
     /// Rereadings of the configuration, and those that changed nothing because of a mistake.
     reloads: u64,
     reloads_failed: u64,
+    rate_limited: u64,
     /// Requests and connections; see `events_refused` for events.
     refused: u64,
+    refused_by: RefusalCounts,
     events_refused: u64,
     rss_bytes: Option<u64>,
     cpu_ms: Option<u64>,
@@ -64,6 +66,34 @@ pub struct Report {
 struct TransportCounts {
     polling: usize,
     websocket: usize,
+}
+
+/// The part of `refused` that broke no rule of the protocol.
+#[derive(Serialize)]
+struct RefusalCounts {
+    connections_max: u64,
+    connections_per_address_max: u64,
+    handshakes_per_second_max: u64,
+    shutting_down: u64,
+    proxy_protocol: u64,
+}
+
+impl RefusalCounts {
+    fn of(stats: &Stats) -> RefusalCounts {
+        RefusalCounts {
+            connections_max: stats.connections_refused,
+            connections_per_address_max: stats.addresses_refused,
+            handshakes_per_second_max: stats.handshakes_refused,
+            shutting_down: stats.shutting_down_refused,
+            proxy_protocol: stats.proxy_headers_refused,
+        }
+    }
+
+    fn sum(&self) -> u64 {
+        let RefusalCounts { connections_max, connections_per_address_max, handshakes_per_second_max, .. } = self;
+        let limits = connections_max + connections_per_address_max + handshakes_per_second_max;
+        limits + self.shutting_down + self.proxy_protocol
+    }
 }
 
 #[derive(Serialize)]
@@ -99,6 +129,7 @@ pub fn report(shared: &Shared, stats: &Stats) -> Report {
         sockets: sockets_in(name),
         join: namespace.join,
     });
+    let refused_by = RefusalCounts::of(stats);
     Report {
         version: env!("CARGO_PKG_VERSION"),
         uptime_ms: shared.started.elapsed().as_millis() as u64,
@@ -129,7 +160,9 @@ pub fn report(shared: &Shared, stats: &Stats) -> Report {
         draining_left: stats.draining_left,
         reloads: shared.reloads.load(Ordering::Relaxed),
         reloads_failed: shared.reloads_failed.load(Ordering::Relaxed),
-        refused: stats.refused + stats.connections_refused,
+        rate_limited: stats.rate_limited,
+        refused: stats.refused + refused_by.sum(),
+        refused_by,
         events_refused: shared.permissions.refused.load(Ordering::Relaxed),
         rss_bytes: usage.rss_bytes,
         cpu_ms: usage.cpu_ms,

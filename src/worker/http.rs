@@ -12,11 +12,12 @@
 use super::Worker;
 use super::admission::Admitted;
 use super::exchanges::Waiting;
-use super::http_stream::{HttpStream, KeepBack};
+use super::http_stream::{Bare, HttpStream, KeepBack};
 use super::streams::NewStream;
+use super::{forwarded, proxied};
 use crate::error::Refusal;
 use crate::proto::{Id, websocket};
-use crate::settings::{Cors, Origins, Settings};
+use crate::settings::{Cors, Origins, ProxyProtocol, Settings};
 use crate::shard::drive::App;
 use crate::shard::mail::{Reply, Request as Ask};
 use crate::shard::session::Handshake;
@@ -53,7 +54,8 @@ pub struct Routes(pub Arc<dyn Fn(Request<Incoming>) -> Responding + Send + Sync>
 /// An answer in the making. It stays on its worker's thread.
 pub type Responding = Pin<Box<dyn Future<Output = Response<Body>>>>;
 
-/// The peer of the connection that carries a request; in the request's extensions for an embedder's service.
+/// The peer of the connection that carries a request; in the request's extensions for an embedder's service. With
+/// [`ProxyProtocol::Required`](crate::ProxyProtocol::Required) it is the one whom the connection's header names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PeerAddress(pub SocketAddr);
 
@@ -62,12 +64,20 @@ pub fn spawn<A: App + 'static>(worker: Rc<Worker<A>>, stream: TcpStream, peer: S
     let open = Open::new(Rc::clone(&worker));
     tokio::task::spawn_local(async move {
         let _open = open;
-        let handshake_timeout = worker.shard.borrow().settings().handshake_timeout;
+        let settings = Arc::clone(worker.shard.borrow().settings());
         let mut closing = worker.closing.subscribe();
         let keep_back = KeepBack::default();
         let stream = HttpStream::new(stream, keep_back.clone());
-        let upgrade = RefCell::default();
-        let connection = Connection { worker, peer, keep_back, upgrade, admitted: RefCell::new(Some(admitted)) };
+        let (stream, peer, admitted) = match settings.proxy_protocol {
+            ProxyProtocol::Off => (stream, peer, admitted),
+            // Boxed, so that its room is not taken in the task of every connection.
+            ProxyProtocol::Required => match Box::pin(identify(&worker, &settings, stream, peer, admitted)).await {
+                Some(identified) => identified,
+                None => return,
+            },
+        };
+        let (upgrade, admitted) = (RefCell::default(), RefCell::new(Some(admitted)));
+        let connection = Connection { worker, peer, keep_back, upgrade, admitted };
         let connection = Rc::new(connection);
         // hyper is gone before the stream is asked for: if it did not give it out, it never will.
         {
@@ -77,7 +87,7 @@ pub fn spawn<A: App + 'static>(worker: Rc<Worker<A>>, stream: TcpStream, peer: S
             });
             let serving = http1::Builder::new()
                 .timer(TokioTimer::new())
-                .header_read_timeout(handshake_timeout)
+                .header_read_timeout(settings.handshake_timeout)
                 .max_buf_size(HEAD_BYTES_MAX)
                 .serve_connection(stream, service)
                 .with_upgrades();
@@ -93,6 +103,38 @@ pub fn spawn<A: App + 'static>(worker: Rc<Worker<A>>, stream: TcpStream, peer: S
         }
         connection.take_stream().await;
     });
+}
+
+/// Finds out whose connection it is, from its PROXY protocol header, and counts it for them. `None`: it is closed.
+async fn identify<A: App + 'static>(
+    worker: &Worker<A>,
+    settings: &Settings,
+    mut stream: HttpStream,
+    peer: SocketAddr,
+    mut admitted: Admitted,
+) -> Option<(HttpStream, SocketAddr, Admitted)> {
+    let mut closing = worker.closing.subscribe();
+    let source = tokio::select! {
+        source = proxied::read_source(&mut stream, peer, settings.handshake_timeout) => source,
+        _ = closing.wait_for(|closing| *closing) => return None,
+    };
+    let source = match source {
+        Ok(source) => source,
+        Err(failure) => {
+            worker.note_bad_proxy_header(peer, &failure);
+            return None;
+        }
+    };
+    // One that comes from a proxy in front of this one carries many clients, who are counted by their sessions.
+    if !forwarded::is_trusted(source.ip(), &settings.trusted_proxies)
+        && let Err(refusal) = worker.admission.count_for(&mut admitted, source.ip())
+    {
+        if let Ok(Bare { tcp, .. }) = stream.into_std() {
+            worker.turn_away(&tcp, refusal);
+        }
+        return None;
+    }
+    Some((stream, source, admitted))
 }
 
 /// Counts an HTTP connection while it lasts.
@@ -114,6 +156,7 @@ impl<A> Drop for Open<A> {
 
 struct Connection<A> {
     worker: Rc<Worker<A>>,
+    /// Who connected, or who did so by the word of a PROXY protocol header.
     peer: SocketAddr,
     /// Of the stream below hyper.
     keep_back: KeepBack,
@@ -187,17 +230,20 @@ impl<A: App + 'static> Connection<A> {
             None if request.method() != Method::GET => self.refuse(Refusal::BadHandshakeMethod),
             None if query.transport != "polling" => self.refuse(Refusal::BadRequest),
             None if query.revision != "4" => self.refuse(Refusal::UnsupportedProtocolVersion),
-            None => self.open(settings, &request),
+            None => self.open(settings, &request).unwrap_or_else(|refusal| self.refuse(refusal)),
         }
     }
 
-    fn open(&self, settings: &Settings, request: &Request<Incoming>) -> Response<Body> {
-        let handshake = Arc::new(self.handshake(request));
-        let opened = self.worker.shard_now().open_polling(handshake);
-        let (key, payload) = match opened {
-            Ok(opened) => opened,
-            Err(refusal) => return self.refuse(refusal),
-        };
+    fn open(&self, settings: &Settings, request: &Request<Incoming>) -> Result<Response<Body>, Refusal> {
+        let handshake = self.handshake(settings, request);
+        self.worker.shard.borrow().admit()?;
+        let admission = &self.worker.admission;
+        let place = if self.is_proxy(settings) { admission.admit_client(handshake.address.ip())? } else { None };
+        admission.admit_handshake(self.worker.started.elapsed())?;
+        let (key, payload) = self.worker.shard_now().open_polling(Arc::new(handshake))?;
+        if let Some(place) = place {
+            self.worker.hold_place(key, place);
+        }
         self.worker.hear_out();
         let mut response = payload_response(payload);
         if let Some(cookie) = &settings.cookie
@@ -206,7 +252,7 @@ impl<A: App + 'static> Connection<A> {
             let cookie = format!("{cookie}={}; Path=/; HttpOnly; SameSite=Lax", session.id);
             response.headers_mut().insert(header::SET_COOKIE, header_value(&cookie));
         }
-        response
+        Ok(response)
     }
 
     async fn exchange(
@@ -233,7 +279,7 @@ impl<A: App + 'static> Connection<A> {
             Some(Reply::Done) => done_response(),
             Some(Reply::Broken) => with_status(StatusCode::BAD_REQUEST),
             Some(Reply::MethodUnknown) => with_status(StatusCode::INTERNAL_SERVER_ERROR),
-            Some(Reply::Refused(refusal)) => refusal_response(refusal),
+            Some(Reply::Refused(refusal)) => self.refusal_response(refusal),
             Some(Reply::Accepted) => unreachable!("only an upgrade is accepted"),
             None => self.refuse(Refusal::ShuttingDown),
         }
@@ -286,8 +332,11 @@ impl<A: App + 'static> Connection<A> {
             Ok(accept) => accept,
             Err(bad) => return bad.response(),
         };
+        let handshake = self.handshake(settings, &request);
+        if let Err(refusal) = sid.map_or_else(|| self.admit_websocket(settings, &handshake), |_| Ok(())) {
+            return self.refuse_upgrade(refusal);
+        }
         let protocol = request.headers().get(header::SEC_WEBSOCKET_PROTOCOL).and_then(first_protocol);
-        let handshake = self.handshake(&request);
         // Where hyper could end the connection with the 101 instead of upgrading it, the 101 must not wait.
         let upgrades_at_once = request.version() == Version::HTTP_11 && request.body().is_end_stream();
         if sid.is_none() && upgrades_at_once {
@@ -296,6 +345,16 @@ impl<A: App + 'static> Connection<A> {
         let upgraded = hyper::upgrade::on(&mut request);
         *self.upgrade.borrow_mut() = Some(Upgrade { upgraded, sid, handshake });
         switching_protocols(&accept, protocol)
+    }
+
+    /// One that begins its own session. It keeps its connection's place, which from now on is its client's.
+    fn admit_websocket(&self, settings: &Settings, handshake: &Handshake) -> Result<(), Refusal> {
+        let admission = &self.worker.admission;
+        if self.is_proxy(settings) {
+            let mut admitted = self.admitted.borrow_mut();
+            admission.count_for(admitted.as_mut().expect("it is here until the upgrade"), handshake.address.ip())?;
+        }
+        admission.admit_handshake(self.worker.started.elapsed())
     }
 
     async fn may_upgrade(&self, sid: Id) -> Result<(), Refusal> {
@@ -312,9 +371,9 @@ impl<A: App + 'static> Connection<A> {
         let Some(Upgrade { upgraded, sid, handshake }) = self.upgrade.take() else { return };
         let Ok(upgraded) = upgraded.await else { return };
         let parts = upgraded.downcast::<HttpStream>().expect("every connection is served on an HttpStream");
-        let Ok((tcp, kept)) = parts.io.into_std() else { return };
+        let Ok(Bare { tcp, ahead, kept }) = parts.io.into_std() else { return };
         let admitted = self.admitted.borrow_mut().take().expect("a connection is upgraded once");
-        let stream = NewStream { tcp, read: parts.read_buf.to_vec(), admitted };
+        let stream = NewStream { tcp, read: [&parts.read_buf[..], &ahead].concat(), admitted };
         match sid {
             Some(sid) => self.worker.attach_upgrade(sid, stream),
             None => self.worker.attach(Arc::new(handshake), stream, kept),
@@ -328,25 +387,55 @@ impl<A: App + 'static> Connection<A> {
         Id::parse(sid).filter(|sid| usize::from(sid.shard()) < self.worker.mailboxes.len())
     }
 
-    fn handshake(&self, request: &Request<Incoming>) -> Handshake {
+    /// Whether the peer is a trusted proxy, whose requests are its clients'.
+    fn is_proxy(&self, settings: &Settings) -> bool {
+        forwarded::is_trusted(self.peer.ip(), &settings.trusted_proxies)
+    }
+
+    fn handshake(&self, settings: &Settings, request: &Request<Incoming>) -> Handshake {
         let url = request.uri().path_and_query().map_or("/", |url| url.as_str());
         let headers = request.headers().iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
         let issued = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Handshake::new(url, headers, self.peer, issued.as_millis() as u64)
+        let client = forwarded::client(self.peer, request.headers(), &settings.trusted_proxies);
+        Handshake::new(url, headers, client, issued.as_millis() as u64)
+    }
+
+    fn count(&self, refusal: Refusal) {
+        if !self.worker.admission.note_refusal(refusal) {
+            self.worker.shard.borrow_mut().counters.refused += 1;
+        }
     }
 
     fn refuse(&self, refusal: Refusal) -> Response<Body> {
-        self.worker.shard.borrow_mut().counters.refused += 1;
-        refusal_response(refusal)
+        self.count(refusal);
+        self.refusal_response(refusal)
     }
 
     fn refuse_upgrade(&self, refusal: Refusal) -> Response<Body> {
-        self.worker.shard.borrow_mut().counters.refused += 1;
+        self.count(refusal);
         let (_, message, status) = refusal.wire();
         let mut response = bad_upgrade(message);
         *response.status_mut() = StatusCode::from_u16(status).expect("the table holds valid statuses");
+        self.say_when_to_retry(response)
+    }
+
+    fn refusal_response(&self, refusal: Refusal) -> Response<Body> {
+        let (code, message, status) = refusal.wire();
+        let status = StatusCode::from_u16(status).expect("the table holds valid statuses");
+        let body = format!(r#"{{"code":{code},"message":"{message}"}}"#);
+        let mut response = self.say_when_to_retry(typed(status, "application/json", body.into()));
+        if refusal == Refusal::ShuttingDown {
+            // The next try shall find another node.
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        response
+    }
+
+    /// To those who did nothing wrong but come at the wrong time.
+    fn say_when_to_retry(&self, mut response: Response<Body>) -> Response<Body> {
         if response.status() == StatusCode::SERVICE_UNAVAILABLE {
-            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+            let seconds = HeaderValue::from(u16::from(self.worker.retry_after()));
+            response.headers_mut().insert(header::RETRY_AFTER, seconds);
         }
         response
     }
@@ -466,21 +555,6 @@ fn payload_response(payload: Bytes) -> Response<Body> {
 
 fn done_response() -> Response<Body> {
     not_stored(typed(StatusCode::OK, "text/html", Bytes::from_static(b"ok")))
-}
-
-fn refusal_response(refusal: Refusal) -> Response<Body> {
-    let (code, message, status) = refusal.wire();
-    let status = StatusCode::from_u16(status).expect("the table holds valid statuses");
-    let body = format!(r#"{{"code":{code},"message":"{message}"}}"#);
-    let mut response = typed(status, "application/json", body.into());
-    if status == StatusCode::SERVICE_UNAVAILABLE {
-        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
-    }
-    if refusal == Refusal::ShuttingDown {
-        // The next try shall find another node.
-        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-    }
-    response
 }
 
 /// A refused WebSocket handshake is told why in plain text, and its connection closes.

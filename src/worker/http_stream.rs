@@ -10,6 +10,8 @@
 //! hyper ── 101 ──▶ kept ── the upgrade ──▶ streams.rs ── 101, open packet ──▶ one write
 //! ```
 //!
+//! **Bytes can be put back**, which came behind a PROXY protocol header (proxied.rs).
+//!
 //! Invariants: once something is kept back, the stream is taken out of hyper; nothing but its new owner writes any more.
 //! Limits:     kept is what hyper writes before the upgrade: the 101, and responses to requests that came in front of it.
 
@@ -39,8 +41,19 @@ pub struct HttpStream {
     tcp: Tcp,
     /// The last read found less than it asked for.
     is_drained: bool,
+    /// What was read already and is to be read again.
+    ahead: Vec<u8>,
     keep_back: KeepBack,
     kept: Vec<u8>,
+}
+
+/// A stream that has left HTTP.
+pub struct Bare {
+    pub tcp: TcpStream,
+    /// Bytes of its peer that nobody has read.
+    pub ahead: Vec<u8>,
+    /// What its peer has still to be sent before anything else.
+    pub kept: Vec<u8>,
 }
 
 enum Tcp {
@@ -54,17 +67,23 @@ enum Tcp {
 impl HttpStream {
     /// The stream does not block.
     pub fn new(tcp: TcpStream, keep_back: KeepBack) -> HttpStream {
-        HttpStream { tcp: Tcp::Bare(tcp), is_drained: false, keep_back, kept: Vec::new() }
+        HttpStream { tcp: Tcp::Bare(tcp), is_drained: false, ahead: Vec::new(), keep_back, kept: Vec::new() }
     }
 
-    /// The bare stream, and what its peer has still to be sent before anything else.
-    pub fn into_std(self) -> io::Result<(TcpStream, Vec<u8>)> {
+    /// Has the next reads give these bytes, which came first.
+    pub fn put_back(&mut self, bytes: Vec<u8>) {
+        assert!(self.ahead.is_empty(), "what was put back is read before more is put back");
+        self.ahead = bytes;
+    }
+
+    /// The bare stream.
+    pub fn into_std(self) -> io::Result<Bare> {
         let tcp = match self.tcp {
             Tcp::Bare(tcp) => tcp,
             Tcp::Watched(tcp) => tcp.into_inner().into_std()?,
             Tcp::Lost => return Err(ErrorKind::NotConnected.into()),
         };
-        Ok((tcp, self.kept))
+        Ok(Bare { tcp, ahead: self.ahead, kept: self.kept })
     }
 
     fn keeps_back(&self) -> bool {
@@ -92,6 +111,12 @@ impl HttpStream {
 
 impl Read for HttpStream {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, mut to: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
+        if !self.ahead.is_empty() {
+            let count = self.ahead.len().min(to.remaining());
+            to.put_slice(&self.ahead[..count]);
+            self.ahead.drain(..count);
+            return Poll::Ready(Ok(()));
+        }
         if matches!(self.tcp, Tcp::Watched(_)) {
             return self.watched()?.poll_read(cx, to);
         }

@@ -148,10 +148,10 @@ fn cap(accept_queue: i32, somaxconn: &str) -> Option<i32> {
 }
 
 /// What a connection over the limits is told before it is closed, without having been asked.
-pub fn over_limit() -> String {
-    let (code, message, status) = Refusal::TooManyConnections.wire();
+pub fn refusal(refusal: Refusal, retry_after: u8) -> String {
+    let (code, message, status) = refusal.wire();
     let body = format!(r#"{{"code":{code},"message":"{message}"}}"#);
-    let head = "Connection: close\r\nRetry-After: 1\r\nContent-Type: application/json";
+    let head = format!("Connection: close\r\nRetry-After: {retry_after}\r\nContent-Type: application/json");
     format!("HTTP/1.1 {status} Service Unavailable\r\n{head}\r\nContent-Length: {}\r\n\r\n{body}", body.len())
 }
 

@@ -4,7 +4,7 @@
 //! posts. A worker posts once a turn: one batch of mail for each other worker, or several with calls between them, so
 //! that all of it keeps its order.
 //!
-//! In this layer only the count of connections is shared besides (admission.rs). What handles share, the handlers of
+//! In this layer only the counts of admission are shared besides (admission.rs). What handles share, the handlers of
 //! namespaces and the values kept with a socket, is in the API.
 //!
 //! Limits: [`MAILBOX_POSTS_MAX`]. A full mailbox never blocks a worker: what it wanted to post waits with it, and it stops

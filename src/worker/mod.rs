@@ -19,6 +19,7 @@
 
 pub mod admission;
 mod exchanges;
+mod forwarded;
 pub mod here;
 pub mod http;
 mod http_stream;
@@ -26,6 +27,7 @@ mod listen;
 mod load;
 pub mod mailbox;
 mod passage;
+mod proxied;
 mod seldom;
 pub mod sender;
 pub mod server;
@@ -35,19 +37,22 @@ mod touched;
 #[cfg(target_os = "linux")]
 mod uring;
 
+use crate::error::Refusal;
 use crate::proto::Id;
-use crate::shard::arena::Key;
+use crate::settings::ProxyProtocol;
+use crate::shard::arena::{Beside, Key};
 use crate::shard::drive::{self, App};
 use crate::shard::mail::{Ending, Mail, Request};
-use crate::shard::session::{Conn, Handshake};
+use crate::shard::session::{Conn, Handshake, Session};
 use crate::shard::{Millis, Shard};
-use admission::Admission;
+use admission::{Admission, Admitted};
 use exchanges::{Exchanges, Waiting};
 use http::Routes;
 use listen::Listener;
 use load::Load;
 use mailbox::{Adoption, Mailbox, Post};
 use passage::Arrivals;
+use rand::rngs::StdRng;
 use seldom::Seldom;
 use sender::Sender;
 use std::cell::{Cell, RefCell, RefMut};
@@ -95,6 +100,9 @@ pub struct Worker<A> {
     exchanges: Exchanges,
     admission: Arc<Admission>,
     load: Arc<Load>,
+    /// Places of clients that poll through a proxy, beside their sessions, until these are buried.
+    places: RefCell<Beside<Session, Admitted>>,
+    rng: RefCell<StdRng>,
     routes: Routes,
     /// Posts that wait for this turn's end, or for room in a mailbox.
     outgoing: Rc<RefCell<VecDeque<(u16, Post)>>>,
@@ -110,6 +118,7 @@ pub struct Worker<A> {
     http_connections: Cell<usize>,
     accept_failures: Seldom,
     lost_adoptions: Seldom,
+    bad_proxy_headers: Seldom,
 }
 
 impl<A: App + 'static> Worker<A> {
@@ -212,10 +221,45 @@ impl<A: App + 'static> Worker<A> {
     }
 
     fn welcome(self: &Rc<Self>, stream: TcpStream, peer: SocketAddr) {
-        match self.admission.admit(peer.ip()) {
-            Some(admitted) => http::spawn(Rc::clone(self), stream, peer, admitted),
-            None => streams::write_last(&stream, listen::over_limit().as_bytes()),
+        let (trusted, proxied) = {
+            let shard = self.shard.borrow();
+            let settings = shard.settings();
+            let trusted = forwarded::is_trusted(peer.ip(), &settings.trusted_proxies);
+            let proxied = settings.proxy_protocol == ProxyProtocol::Required;
+            if proxied && !trusted && !settings.trusted_proxies.is_empty() {
+                return self.note_bad_proxy_header(peer, &proxied::Failure::Stranger);
+            }
+            (trusted, proxied)
+        };
+        let admitted = self.admission.admit().and_then(|mut admitted| {
+            // Else it is known later whose connection it is, or each of its requests is somebody's.
+            if !trusted && !proxied {
+                self.admission.count_for(&mut admitted, peer.ip())?;
+            }
+            Ok(admitted)
+        });
+        match admitted {
+            Ok(admitted) => http::spawn(Rc::clone(self), stream, peer, admitted),
+            Err(refusal) => self.turn_away(&stream, refusal),
         }
+    }
+
+    /// Tells a peer that is over a limit why its connection is closed.
+    fn turn_away(&self, stream: &TcpStream, refusal: Refusal) {
+        self.admission.note_refusal(refusal);
+        streams::write_last(stream, listen::refusal(refusal, self.retry_after()).as_bytes());
+    }
+
+    fn note_bad_proxy_header(&self, peer: SocketAddr, failure: &proxied::Failure) {
+        self.admission.note_proxy_header();
+        self.bad_proxy_headers.note(
+            |times| tracing::warn!(%peer, %failure, times, "a connection without a PROXY protocol header that counts"),
+        );
+    }
+
+    /// Seconds after which somebody who is refused may come back.
+    fn retry_after(&self) -> u8 {
+        admission::retry_after(&mut *self.rng.borrow_mut())
     }
 
     fn take_mail(&self) -> bool {
@@ -282,11 +326,18 @@ impl<A: App + 'static> Worker<A> {
                 Ending::FinishWriting(conn) => streams.finish_writing(conn),
                 Ending::Close(conn) => streams.remove(conn),
                 Ending::Reset(conn) => streams.reset(conn),
+                Ending::Buried(session) => drop(self.places.borrow_mut().remove(session)),
             }
         }
     }
 
     // ---- what HTTP tasks ask for, between turns
+
+    /// Keeps the place of a client until its session is buried.
+    fn hold_place(&self, session: Key<Session>, place: Admitted) {
+        self.shard.borrow_mut().announce_end(session);
+        self.places.borrow_mut().insert(session, place);
+    }
 
     /// A WebSocket that begins its own session, with a 101 that has not left yet, perhaps. Without room for it the stream
     /// is closed.

@@ -14,6 +14,8 @@ use super::{Worker, here, listen, sender};
 use crate::settings::Settings;
 use crate::shard::drive::App;
 use crate::shard::{Carries, Census, Shard};
+use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng as _};
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -116,7 +118,7 @@ pub fn start<A: App + 'static>(
     let started = Instant::now();
     for (number, seat) in seats.into_iter().enumerate() {
         let mut seed = [0; 32];
-        rand::RngExt::fill(&mut rand::rng(), &mut seed[..]);
+        rand::rng().fill(&mut seed[..]);
         let setup = Setup {
             number: number as u16,
             // More workers than cores share them.
@@ -257,7 +259,8 @@ fn work<A: App + 'static>(
 ) -> mio::Poll {
     let Setup { number, seed, settings, carries, app, started, mailboxes, admission, load, routes, ended, .. } = setup;
     let shards = mailboxes.len() as u16;
-    let shard = Rc::new(RefCell::new(Shard::new(number, shards, settings, carries, seed)));
+    let mut rng = StdRng::from_seed(seed);
+    let shard = Rc::new(RefCell::new(Shard::new(number, shards, settings, carries, rng.random())));
     let tasks = tokio::task::LocalSet::new();
     let poll = tasks.block_on(runtime, async {
         let (mut poller, streams) = Poller::new(poll).expect("the poller's descriptor can be watched");
@@ -274,6 +277,8 @@ fn work<A: App + 'static>(
             exchanges: Exchanges::default(),
             admission,
             load,
+            places: RefCell::default(),
+            rng: RefCell::new(rng),
             routes,
             outgoing: Rc::default(),
             unread: RefCell::default(),
@@ -284,6 +289,7 @@ fn work<A: App + 'static>(
             http_connections: Cell::new(0),
             accept_failures: Seldom::default(),
             lost_adoptions: Seldom::default(),
+            bad_proxy_headers: Seldom::default(),
         });
         here::settle_in(mailboxes, Rc::clone(&shard), started, Rc::clone(&worker.outgoing), Rc::clone(&worker.touched));
         worker.run(&mut poller, listener).await;

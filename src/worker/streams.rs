@@ -274,6 +274,7 @@ pub fn outcome(result: io::Result<usize>) -> Option<Sent> {
 mod tests {
     use super::super::admission::Admission;
     use super::*;
+    use crate::settings::Settings;
     use crate::shard::arena::Arena;
     use crate::shard::session::Role;
     use std::net::Ipv4Addr;
@@ -282,13 +283,13 @@ mod tests {
     fn greeted(greeting: Vec<u8>) -> (Streams, Key<Conn>, std::net::TcpStream) {
         let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let peer = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        let (tcp, address) = listener.accept().unwrap();
+        let (tcp, _) = listener.accept().unwrap();
         tcp.set_nonblocking(true).unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let _inside = runtime.enter();
         let (_, mut streams) = Poller::new(Poll::new().unwrap()).unwrap();
         let conn = Arena::default().insert_with(|_| Conn::new(Role::Leaving(None)));
-        streams.insert(conn, tcp, greeting, Admission::new(0, 0).admit(address.ip()).unwrap()).unwrap();
+        streams.insert(conn, tcp, greeting, Admission::new(&Settings::default()).admit().unwrap()).unwrap();
         (streams, conn, peer)
     }
 

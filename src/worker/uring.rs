@@ -179,7 +179,7 @@ mod tests {
     use rand::seq::SliceRandom as _;
     use rand::{RngExt as _, SeedableRng as _};
     use std::io::Read as _;
-    use std::net::{Ipv4Addr, TcpStream};
+    use std::net::TcpStream;
     use std::os::fd::OwnedFd;
 
     /// Fewer than most batches of these tests have jobs.
@@ -216,7 +216,7 @@ mod tests {
                 near.set_nonblocking(true).unwrap();
                 far.set_nonblocking(true).unwrap();
                 let conn = arena.insert_with(|_| Conn::new(Role::Leaving(None)));
-                let admitted = Admission::new(0, 0).admit(Ipv4Addr::LOCALHOST.into()).unwrap();
+                let admitted = Admission::new(&crate::settings::Settings::default()).admit().unwrap();
                 streams.insert(conn, TcpStream::from(OwnedFd::from(near)), Vec::new(), admitted).unwrap();
                 conns.push(conn);
                 peers.push(Some(far));

@@ -15,7 +15,8 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
-/// The defaults, with two workers wherever the test runs, so that there are always foreign ones.
+/// The defaults, with two workers wherever the test runs, so that there are always foreign ones, and no ping before all
+/// of its interval has passed, so that none comes between what a test expects.
 pub fn settings() -> Settings {
     let per_worker = std::env::var_os("FANFARE_TEST_FD_TABLES").is_some_and(|tables| tables == "per-worker");
     let fd_tables = if per_worker { FdTables::PerWorker } else { FdTables::Shared };
@@ -30,6 +31,7 @@ pub fn settings() -> Settings {
         fd_tables,
         io,
         pin: false,
+        ping_spread: false,
         shutdown_grace: Duration::from_millis(500),
         ..Settings::default()
     }

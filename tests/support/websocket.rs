@@ -51,6 +51,11 @@ impl Peer {
         self.send_frame(TEXT, text.as_bytes());
     }
 
+    /// Writes bytes as they are.
+    pub fn write(&mut self, bytes: impl AsRef<[u8]>) {
+        self.connection.write(bytes);
+    }
+
     /// The next frame: opcode and payload.
     pub fn frame(&mut self) -> (u8, Vec<u8>) {
         let mut head = [0; 2];

@@ -3,14 +3,17 @@
 //! Each round the clock goes on, every client takes a step, and most shards take one turn in exactly the order in which
 //! a worker drives them. Mail between two shards keeps its order and takes its time.
 
+use super::super::arena::Key;
 use super::super::drive;
-use super::super::mail::{Ending, Mail, Reply};
-use super::super::session::{Handshake, Session, State};
+use super::super::mail::{Ending, Mail, Reply, Request};
+use super::super::session::{Conn, Handshake, Role, Session, State, Transport};
 use super::super::{Carries, Counters, Millis, Shard};
 use super::client::{Client, Outside, Temper};
 use super::embedder::{Embedder, NAMESPACES, ROOMS};
+use super::meter::Meter;
 use super::network::{Arrival, Network, Sender};
 use super::oracle::Oracle;
+use crate::proto::Id;
 use crate::proto::fuzzing::Random;
 use crate::settings::{Feed, Settings};
 use std::cell::RefCell;
@@ -31,6 +34,7 @@ pub struct World {
     network: Network,
     clients: Vec<Client>,
     app: Embedder,
+    meter: Meter,
     settings: Arc<Settings>,
     write_budget: usize,
     quiet: bool,
@@ -51,7 +55,8 @@ impl World {
         let shards = 2 + random.below(3) as u16;
         let settings = Arc::new(settings(&mut random));
         let key = |random: &mut Random| std::array::from_fn(|_| random.next() as u8);
-        let oracle = Oracle::new(shards, settings.rooms_per_socket_max, trace);
+        let oracle =
+            Oracle::new(shards, settings.rooms_per_socket_max, settings.ping_timeout.as_millis() as Millis, trace);
         let clients = 60 + random.below(140);
         World {
             now: 0,
@@ -64,6 +69,7 @@ impl World {
             network: Network::new(shards),
             clients: (0..clients).map(|_| Client::new(temper(&mut random))).collect(),
             app: Embedder::new(oracle, random.next()),
+            meter: Meter::new(&settings),
             settings,
             write_budget: 40 + random.below(200),
             quiet: false,
@@ -124,6 +130,7 @@ impl World {
     // ---- one turn of a worker
 
     fn turn(&mut self, number: u16) {
+        self.shards[number as usize].borrow_mut().tell_time(self.now);
         self.read(number);
         self.take_arrivals(number);
         self.take_mail(number);
@@ -183,11 +190,15 @@ impl World {
                 let taken = if self.random.one_in(3) { 1 + self.random.below(len.min(9)) } else { len };
                 let mut bytes: Vec<u8> = stream.to_server.drain(..taken).collect();
                 self.network.traffic.write(&bytes);
+                let before = shard.borrow().counters.rate_limited;
+                let over = self.meter_stream(number, at, conn, &bytes);
+                let shard = &self.shards[number as usize];
                 drive::receive(shard, &self.app, conn, &mut bytes);
+                check_rate(&shard.borrow(), before, over);
             } else if stream.client_finished && !std::mem::replace(&mut stream.hung_up, true) {
                 shard.borrow_mut().on_hangup(conn, false);
             }
-            let stream = &mut self.network.streams[at];
+            let (stream, shard) = (&mut self.network.streams[at], &self.shards[number as usize]);
             if stream.blocked && stream.has_room() && !stream.reset {
                 stream.blocked = false;
                 shard.borrow_mut().on_writable(conn);
@@ -196,12 +207,42 @@ impl World {
         }
     }
 
+    /// Measures what a client says over a stream. The session that has said too much must end by it.
+    fn meter_stream(&mut self, number: u16, stream: usize, conn: Key<Conn>, bytes: &[u8]) -> Option<Id> {
+        let shard = self.shards[number as usize].borrow();
+        let (session, serves) = match shard.conns.get(conn)?.role {
+            Role::Serving(session) => (session, true),
+            Role::Probing { session, .. } => (session, false),
+            Role::Leaving(_) => return None,
+        };
+        let sid = shard.session(session)?.id;
+        let over = self.meter.is_on() && self.meter.streamed(stream, serves, sid, self.now, bytes);
+        over.then(|| self.app.state.borrow_mut().oracle.blame(sid));
+        over.then_some(sid)
+    }
+
+    /// The same for a request.
+    fn meter_request(&mut self, number: u16, sid: Id, request: &Request) -> Option<Id> {
+        let Request::Push(body) = request else { return None };
+        let shard = self.shards[number as usize].borrow();
+        let session = shard.session(shard.session_by_sid(&sid)?)?;
+        let polls = matches!(session.transport, Transport::Polling { .. });
+        let heard = session.state == State::Open && polls && self.meter.is_on();
+        let over = heard && self.meter.pushed(sid, self.now, body);
+        over.then(|| self.app.state.borrow_mut().oracle.blame(sid));
+        over.then_some(sid)
+    }
+
     fn take_arrivals(&mut self, number: u16) {
-        let shard = &self.shards[number as usize];
         let most = self.network.arrivals[number as usize].len();
         let count = if self.random.one_in(6) { self.random.below(most + 1) } else { most };
         for _ in 0..count {
             let arrival = self.network.arrivals[number as usize].pop_front().expect("counted");
+            let over = match &arrival {
+                Arrival::Request(sid, request, _) if sid.shard() == number => self.meter_request(number, *sid, request),
+                _ => None,
+            };
+            let shard = &self.shards[number as usize];
             match arrival {
                 Arrival::Polling(exchange) => {
                     let opened = shard.borrow_mut().open_polling(handshake());
@@ -220,7 +261,9 @@ impl World {
                     self.network.attach(stream, number, conn);
                 }
                 Arrival::Request(sid, request, exchange) if sid.shard() == number => {
+                    let before = shard.borrow().counters.rate_limited;
                     drive::request(shard, &self.app, sid, request, exchange);
+                    check_rate(&shard.borrow(), before, over);
                 }
                 Arrival::Request(sid, request, exchange) => {
                     shard.borrow_mut().post(sid.shard(), Mail::Request { sid, request, exchange });
@@ -237,14 +280,19 @@ impl World {
     }
 
     fn take_mail(&mut self, number: u16) {
-        let shard = &self.shards[number as usize];
         let most = self.mailboxes[number as usize].len();
         let count = if self.random.one_in(4) { self.random.below(most + 1) } else { most };
         for _ in 0..count {
             let mail = self.mailboxes[number as usize].pop_front().expect("counted");
+            let over = match &mail {
+                Mail::Request { sid, request, .. } => self.meter_request(number, *sid, request),
+                _ => None,
+            };
+            let shard = &self.shards[number as usize];
             let before = shard.borrow().counters;
             let reaches = self.foresee(&shard.borrow(), &mail);
             drive::deliver(shard, &self.app, mail);
+            check_rate(&shard.borrow(), before.rate_limited, over);
             // A broadcast causes no event here, so nothing else can have been counted.
             let concerned = |it: &Counters| it.deliveries + it.volatile_dropped + it.turned_away;
             let reached = concerned(&shard.borrow().counters) - concerned(&before);
@@ -298,6 +346,7 @@ impl World {
                 }
                 Ending::Close(conn) => self.network.close(number, conn),
                 Ending::Reset(conn) => self.network.reset(number, conn),
+                Ending::Buried(_) => unreachable!("nobody asked for it"),
             }
         }
         let shard = shard.borrow();
@@ -397,6 +446,14 @@ impl World {
     }
 }
 
+/// Who said too much is closed at once, and nobody else is closed for it.
+fn check_rate(shard: &Shard, before: u64, over: Option<Id>) {
+    assert!(shard.counters.rate_limited - before <= u64::from(over.is_some()), "a client below its limits was closed");
+    let Some(sid) = over else { return };
+    let open = |key| shard.session(key).is_some_and(|session| session.state == State::Open);
+    assert!(!shard.session_by_sid(&sid).is_some_and(open), "{sid} said too much and is still there");
+}
+
 fn add(total: &mut Counters, more: &Counters) {
     total.opened += more.opened;
     total.queued += more.queued;
@@ -418,6 +475,7 @@ fn add(total: &mut Counters, more: &Counters) {
     total.conflated += more.conflated;
     total.counts_held += more.counts_held;
     total.let_go += more.let_go;
+    total.rate_limited += more.rate_limited;
     total.protocol_errors += more.protocol_errors;
     total.received += more.received;
     total.refused += more.refused;
@@ -426,9 +484,15 @@ fn add(total: &mut Counters, more: &Counters) {
 }
 
 fn settings(random: &mut Random) -> Settings {
+    let ping_spread = random.one_in(2);
+    let mut limit = |least: usize, span: usize| if random.one_in(3) { least + random.below(span) } else { 0 };
+    let (events_per_second_max, bytes_per_second_max) = (limit(5, 60), limit(300, 10_000));
     let mut ms = |least: usize, span: usize| Duration::from_millis((least + random.below(span)) as u64);
     Settings {
+        events_per_second_max,
+        bytes_per_second_max,
         ping_interval: ms(1_000, 4_000),
+        ping_spread,
         ping_timeout: ms(2_000, 3_000),
         upgrade_timeout: ms(1_500, 4_000),
         connect_timeout: ms(2_000, 8_000),

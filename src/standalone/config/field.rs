@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::Policy;
+use ipnet::IpNet;
 
 /// A checked value. What it means depends on the option's kind.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -74,6 +75,13 @@ pub enum SendPath {
     Uring,
 }
 
+/// Whether connections begin with a PROXY protocol header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProxyProtocol {
+    Off,
+    Required,
+}
+
 /// How log lines are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogFormat {
@@ -107,6 +115,15 @@ impl SendPath {
             SendPath::Auto => "auto",
             SendPath::Send => "send",
             SendPath::Uring => "uring",
+        }
+    }
+}
+
+impl ProxyProtocol {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            ProxyProtocol::Off => "off",
+            ProxyProtocol::Required => "required",
         }
     }
 }
@@ -315,6 +332,26 @@ fn policy_name(policy: Policy) -> &'static str {
         Policy::DropNewest => "drop-newest",
         Policy::DropOldest => "drop-oldest",
         Policy::Conflate => "conflate",
+    }
+}
+
+impl Field for ProxyProtocol {
+    fn from_value(value: Value) -> Self {
+        chosen(&value, &[ProxyProtocol::Off, ProxyProtocol::Required], |protocol| protocol.as_str())
+    }
+
+    fn to_value(&self) -> Value {
+        Value::Text(self.as_str().into())
+    }
+}
+
+impl Field for Vec<IpNet> {
+    fn from_value(value: Value) -> Self {
+        list(value).iter().map(|network| network.parse().expect("the kind has checked it")).collect()
+    }
+
+    fn to_value(&self) -> Value {
+        Value::List(self.iter().map(IpNet::to_string).collect())
     }
 }
 

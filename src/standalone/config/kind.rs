@@ -6,9 +6,11 @@
 //! Invariant: `check` accepts what `write` writes, except a masked secret.
 
 use std::collections::BTreeSet;
-use std::net::{Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 use std::time::Duration;
+
+use ipnet::IpNet;
 
 use super::error::Problem;
 use super::field::Value;
@@ -44,6 +46,8 @@ pub enum Kind {
     Choices(&'static [&'static str]),
     Origins,
     Events,
+    /// A list of IP addresses and networks.
+    Networks,
 }
 
 /// What `fanfare config` shows in place of a secret.
@@ -57,7 +61,7 @@ const RESERVED_EVENTS: [&str; 8] =
 
 impl Kind {
     pub fn is_list(&self) -> bool {
-        matches!(self, Kind::Choices(_) | Kind::Origins | Kind::Events)
+        matches!(self, Kind::Choices(_) | Kind::Origins | Kind::Events | Kind::Networks)
     }
 
     pub fn is_secret(&self) -> bool {
@@ -77,6 +81,7 @@ impl Kind {
             Kind::Directory => "DIR".into(),
             Kind::CookieName | Kind::Events => "NAME".into(),
             Kind::Origins => "ORIGIN".into(),
+            Kind::Networks => "NETWORK".into(),
             Kind::Choice(choices) | Kind::Choices(choices) => choices.join("|"),
         }
     }
@@ -107,6 +112,7 @@ impl Kind {
                 r#""*", or a list of origins like "https://example.com": scheme://host[:port], no path"#.into()
             }
             Kind::Events => "a list of event names".into(),
+            Kind::Networks => r#"a list of IP addresses, like "192.0.2.1", or networks, like "10.0.0.0/8""#.into(),
         }
     }
 
@@ -159,6 +165,10 @@ impl Kind {
             (Kind::Origins, Raw::List(items)) => self.origins(items),
             (Kind::Origins, Raw::Text(_)) => self.origins(std::slice::from_ref(raw)),
             (Kind::Events, Raw::List(items)) => self.each(items, event).map(Value::List),
+            (Kind::Networks, Raw::List(items)) => {
+                let malformed = |text: &str| Problem::Malformed { given: quoted(text), allowed: self.allowed() };
+                self.each(items, |text| network(text).ok_or_else(|| malformed(text))).map(Value::List)
+            }
             _ => Err(self.wrong_type(raw)),
         }
     }
@@ -279,6 +289,12 @@ fn directory(text: &str) -> Result<Value, Problem> {
 /// A token of RFC 9110, which is what RFC 6265 wants as a cookie's name.
 fn is_token(text: &str) -> bool {
     !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c))
+}
+
+/// A network as it is compared: an address alone is a network of one, and what lies behind the prefix is zero.
+fn network(text: &str) -> Option<String> {
+    let alone = || text.parse::<IpAddr>().ok().map(IpNet::from);
+    text.parse::<IpNet>().ok().or_else(alone).map(|network| network.trunc().to_string())
 }
 
 fn event(text: &str) -> Result<String, Problem> {

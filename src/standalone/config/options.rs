@@ -21,7 +21,11 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::field::{FdTables, Field, Level, LogFormat, Origins, PublishKey, SendPath, Transports, Value};
+use ipnet::IpNet;
+
+use super::field::{
+    FdTables, Field, Level, LogFormat, Origins, ProxyProtocol, PublishKey, SendPath, Transports, Value,
+};
 use super::kind::Kind;
 use super::text::quoted;
 use crate::Policy;
@@ -183,6 +187,20 @@ sections! {
         /// net.core.somaxconn; what finds no room has to try again, a second later.
         accept_queue: usize = "4096", Kind::Count { min: 1, max: 65_535 }, Restart;
 
+        /// The proxies whose word about their clients is taken: IP addresses, and networks like 10.0.0.0/8.
+        ///
+        /// None: what anybody can write into a header is no address. With it, the client of a request that comes from one
+        /// of these is found in X-Forwarded-For, from its end, and `connections_per_address_max` counts clients instead of
+        /// the proxy's connections. Nobody but your proxies may be able to connect from these addresses.
+        trusted_proxies: Vec<IpNet> = "", Kind::Networks, Live;
+
+        /// Whether each connection begins with a PROXY protocol header, of version 1 or 2.
+        ///
+        /// Off, because the one who connects is mostly the client, or an HTTP proxy. "required" is for proxies that pass
+        /// TCP on (HAProxy, NLB): a connection without the header, or from elsewhere than `trusted_proxies` where that
+        /// is set, is closed. Costs one read for each connection.
+        proxy_protocol: ProxyProtocol = "off", Kind::Choice(&["off", "required"]), Restart;
+
         /// Over what time a graceful stop lets clients go, evenly; 0 closes all at once.
         ///
         /// 10s turn 50,000 clients that come back at once into 5,000 a second for the next node. Together with
@@ -204,6 +222,12 @@ sections! {
         /// The ecosystem's default, and below the idle timeout of common proxies (60s). Shorter finds dead peers
         /// sooner and costs one small packet each way, per session and interval.
         ping_interval: Duration = "25s", WAIT, Restart;
+
+        /// Whether a session's first ping comes at a random moment within `ping_interval`.
+        ///
+        /// On: clients that all come back after a restart would else be pinged together ever after. Off pings them when
+        /// the whole interval has passed, as the ecosystem does.
+        ping_spread: bool = "true", Kind::Switch, Restart;
 
         /// How long a session may take to answer a ping before it is closed.
         ///
@@ -278,8 +302,30 @@ sections! {
         /// How many connections one IP address may have; 0 is no limit.
         ///
         /// None, because behind a proxy every client has the proxy's address, and whole offices share one. Set it
-        /// where clients connect directly. Costs one counter per address.
+        /// where clients connect directly, or with `trusted_proxies`: then it counts each client's WebSockets and polling
+        /// sessions. Costs one counter per address.
         connections_per_address_max: usize = "0", Kind::Count { min: 0, max: COUNT_MAX }, Live;
+
+        /// How many sessions the process opens in a second; 0 is no limit.
+        ///
+        /// None, because a machine opens tens of thousands, and who is refused has to come again. Set it where each new
+        /// client costs more elsewhere, such as a look into a database. As many may come at once. What comes beyond gets a
+        /// 503, with a Retry-After of some seconds that is not the same for all.
+        handshakes_per_second_max: usize = "0", Kind::Count { min: 0, max: 1_000_000 }, Live;
+
+        /// How many events one client may send in a second; 0 is no limit.
+        ///
+        /// None, because only the application knows what is too much. As many may come at once. Events are Socket.IO
+        /// packets of any kind, acks and CONNECT too, and WebSocket pings. A client that sends more is closed, with code
+        /// 1008 and the reason "rate limit". What a bad network held back counts when it arrives: leave room for a few
+        /// seconds' worth.
+        events_per_second_max: usize = "0", Kind::Count { min: 0, max: COUNT_MAX }, Live;
+
+        /// How many bytes one client may send in a second; 0 is no limit.
+        ///
+        /// None, as above. Counted as they arrive over the WebSocket, frame heads and control frames included, or in
+        /// POST bodies. As many may come at once, and always one message of `payload_bytes_max`.
+        bytes_per_second_max: usize = "0", Kind::Size { min: 0, max: GIB }, Live;
 
         /// How long a connection may take to send a complete request head or WebSocket handshake.
         ///
@@ -495,6 +541,14 @@ sections! {
     }
 }
 
+/// "origin" for "origins", "proxy" for "proxies".
+fn singular(name: &str) -> String {
+    match name.strip_suffix("ies") {
+        Some(stem) => format!("{stem}y"),
+        None => name.trim_end_matches('s').into(),
+    }
+}
+
 /// The namespace that always exists.
 pub const MAIN_NAMESPACE: &str = "/";
 
@@ -531,7 +585,7 @@ impl Spec {
 
     /// `listen`, without the dashes
     pub fn flag(&self) -> String {
-        let name = if self.kind.is_list() { self.name.trim_end_matches('s') } else { self.name };
+        let name = if self.kind.is_list() { singular(self.name) } else { self.name.into() };
         format!("{}{name}", self.shown_section()).replace('_', "-")
     }
 

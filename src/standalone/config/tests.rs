@@ -567,6 +567,10 @@ fn a_malformed_value_is_refused() {
             "server.listen (fanfare.toml:2): \"localhost:3000\" is malformed; allowed: an IP address and a port, like \"127.0.0.1:3000\" or \"[::1]:3000\"",
         ),
         (
+            "[server]\ntrusted_proxies = [\"10.0.0.0/33\"]",
+            "server.trusted_proxies (fanfare.toml:2): \"10.0.0.0/33\" is malformed; allowed: a list of IP addresses, like \"192.0.2.1\", or networks, like \"10.0.0.0/8\"",
+        ),
+        (
             "[server]\npath = \"socket.io\"",
             "server.path (fanfare.toml:2): \"socket.io\" is malformed; allowed: a path of one or more names, like \"/socket.io\"",
         ),
@@ -936,6 +940,10 @@ publish_key = \"***\" # fanfare.toml:3
 # client_dir is unset # default
 # How many connections the kernel may hold for each worker until it accepts them.
 accept_queue = 4096 # default
+# The proxies whose word about their clients is taken: IP addresses, and networks like 10.0.0.0/8.
+trusted_proxies = [] # default
+# Whether each connection begins with a PROXY protocol header, of version 1 or 2.
+proxy_protocol = \"off\" # default
 # Over what time a graceful stop lets clients go, evenly; 0 closes all at once.
 drain_time = \"10s\" # default
 # How long a graceful stop may take, after its `drain_time`, before what is left is cut.
@@ -957,8 +965,11 @@ const EVERY_OPTION: &str = r#"
         drain_time = "1m"
         shutdown_grace = 0
         accept_queue = 7
+        trusted_proxies = ["10.1.2.3/8", "192.0.2.1", "2001:db8::/32"]
+        proxy_protocol = "required"
         [engine]
         ping_interval = 1001
+        ping_spread = false
         ping_timeout = "1m"
         upgrade_timeout = "1h"
         connect_timeout = "90s"
@@ -973,6 +984,9 @@ const EVERY_OPTION: &str = r#"
         [limits]
         connections_max = 4294967295
         connections_per_address_max = 1
+        handshakes_per_second_max = 1000000
+        events_per_second_max = 1
+        bytes_per_second_max = "20KB"
         handshake_timeout = "100ms"
         request_timeout = "2s"
         policy = "drop-newest"
@@ -1060,6 +1074,7 @@ fn names_are_derived_from_the_key() {
     has("engine.ping_interval", "ping-interval", "FANFARE_PING_INTERVAL");
     has("engine.transports", "transport", "FANFARE_TRANSPORTS");
     has("limits.outbox_bytes_max", "outbox-bytes-max", "FANFARE_OUTBOX_BYTES_MAX");
+    has("server.trusted_proxies", "trusted-proxy", "FANFARE_TRUSTED_PROXIES");
     has("cors.origins", "cors-origin", "FANFARE_CORS_ORIGINS");
     has("log.level", "log-level", "FANFARE_LOG_LEVEL");
 }
