@@ -432,14 +432,14 @@ impl Shard {
         self.depart(key, VecDeque::new(), code);
     }
 
-    /// From now on the conn only delivers what is left, and a close frame after it.
+    /// From now on the conn only delivers what is left, and a close frame after it. A partial frame stays: the rest of it,
+    /// taken for the head of another one, would be a broken rule, and the end before everything is delivered.
     fn depart(&mut self, key: Key<Conn>, mut left: VecDeque<Bytes>, code: Option<u16>) {
         let mut goodbye = Vec::new();
         websocket::put_close(&mut goodbye, code, "", None);
         left.push_back(Bytes::from(goodbye));
         let conn = self.conns.get_mut(key).expect("the caller has it");
         conn.role = Role::Leaving(Some(Box::new(left)));
-        conn.spill = None;
         self.leaving.push_back(key);
         self.wake_at(self.now + FAREWELL_MS, Timer::Farewell(key));
     }

@@ -1178,6 +1178,26 @@ fn who_is_not_let_go_yet_lives_on_and_nobody_joins() {
 }
 
 #[test]
+fn a_client_that_is_let_go_in_the_middle_of_a_frame_gets_what_is_queued() {
+    let mut server = calm();
+    let (conn, socket) = server.joined();
+    let mut frame = Vec::new();
+    websocket::put_frame(&mut frame, Opcode::Text, b"42[\"late\"]", Some([0xff; 4]));
+    server.pipes.room.insert(conn, 0);
+    server.emit(socket, "[\"queued\"]", false).unwrap();
+    server.receive(conn, frame[..9].to_vec());
+    server.drain(0);
+    server.turn();
+    server.receive(conn, frame[9..].to_vec());
+    server.pipes.room.remove(&conn);
+    server.shard.borrow_mut().on_writable(conn);
+    server.turn();
+    assert_eq!(server.heard(conn), ["42[\"queued\"]", "close"]);
+    assert_eq!(server.shard.borrow().counters.protocol_errors, 0);
+    assert!(server.app.names.borrow().is_empty(), "what it says then is not looked at");
+}
+
+#[test]
 fn what_is_queued_is_sent_before_the_close_frame_of_a_drain() {
     let mut server = server();
     let (conn, socket) = server.joined();

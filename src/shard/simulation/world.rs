@@ -17,7 +17,7 @@ use crate::proto::Id;
 use crate::proto::fuzzing::Random;
 use crate::settings::{Feed, Settings};
 use std::cell::RefCell;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::hash::Hasher;
 use std::sync::Arc;
 use std::time::Duration;
@@ -155,9 +155,13 @@ impl World {
         }
         let excess = 1 + self.random.below(waiting);
         self.app.state.borrow_mut().oracle.shedding = true;
+        let before = lingering(&shard.borrow());
         shard.borrow_mut().shed(excess);
         drive::hear_out(shard, &self.app);
-        self.app.state.borrow_mut().oracle.shedding = false;
+        let oracle = &mut self.app.state.borrow_mut().oracle;
+        oracle.shedding = false;
+        // Those who have left and had not polled yet miss what they were owed; no socket tells of it any more.
+        before.difference(&lingering(&shard.borrow())).for_each(|sid| oracle.blame(*sid));
         Some(waiting - excess)
     }
 
@@ -444,6 +448,12 @@ impl World {
         assert!(oracle.skipped.conflated <= conflated, "nothing is replaced without being counted");
         Summary { traffic: self.network.traffic.finish(), packets_seen: oracle.seen, ends: oracle.ends, counters }
     }
+}
+
+/// Sessions that wait for their last poll.
+fn lingering(shard: &Shard) -> BTreeSet<Id> {
+    let lingers = |session: &Session| matches!(session.state, State::Lingering { .. });
+    shard.sessions.iter().filter(|(_, session)| lingers(session)).map(|(_, session)| session.id).collect()
 }
 
 /// Who said too much is closed at once, and nobody else is closed for it.
