@@ -12,6 +12,7 @@ use crate::schedule::Schedule;
 use crate::session::Words;
 use crate::snapshot::Behind;
 use crate::sources::Sources;
+use crate::target::Target;
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 use std::ops::Range;
@@ -61,11 +62,30 @@ impl Part {
     }
 }
 
+/// The addresses that answer: of the server, and of the one that clients go on to.
+pub struct Servers {
+    pub first: SocketAddr,
+    pub then: SocketAddr,
+}
+
+impl Servers {
+    /// Where there is no second server, it is the first.
+    pub fn reach(plan: &Plan) -> Result<Servers, Error> {
+        let first = plan.target.reach()?;
+        Ok(Servers { first, then: plan.then.as_ref().map_or(Ok(first), Target::reach)? })
+    }
+}
+
+/// A server as clients know it: where it is, and what they say to it.
+pub struct Place {
+    pub server: SocketAddr,
+    pub words: Words,
+}
+
 pub struct Board {
     pub plan: Plan,
     pub part: Part,
-    pub words: Words,
-    pub server: SocketAddr,
+    places: [Place; 2],
     pub sources: Sources,
     pub clock: Clock,
     pub rooms: Rooms,
@@ -94,6 +114,8 @@ pub struct Seat {
     pub warm: AtomicU32,
     pub closed: AtomicU32,
     pub moves: AtomicU32,
+    /// Clients that are on their way back. Threads of this process ask each other; it is not told to other generators.
+    pub returning: AtomicU32,
     /// First deliveries to all clients, and to those that stay.
     pub delivered: AtomicU64,
     pub to_audience: AtomicU64,
@@ -129,12 +151,15 @@ impl Seat {
 }
 
 impl Board {
-    pub fn new(plan: Plan, server: SocketAddr, sources: Sources, threads: u32, clock: Clock, part: Part) -> Board {
-        let words = Words::new(&plan.target.host(), &plan.target.path, &plan.speech);
+    pub fn new(plan: Plan, servers: Servers, sources: Sources, threads: u32, clock: Clock, part: Part) -> Board {
+        let then = plan.then.as_ref().unwrap_or(&plan.target);
+        let places = [(servers.first, &plan.target), (servers.then, then)].map(|(server, target)| {
+            let words = Words::new(&target.host(), &target.path, &plan.speech);
+            Place { server, words }
+        });
         let rooms = Rooms::new(plan.room.as_deref(), &plan.layout, plan.motion, plan.connections, plan.seed);
         Board {
-            words,
-            server,
+            places,
             sources,
             clock,
             audience: rooms.audience_among(part.clients.clone()),
@@ -150,6 +175,11 @@ impl Board {
             phase: AtomicU8::new(Phase::Connecting as u8),
             failure: Mutex::new(None),
         }
+    }
+
+    /// The server that clients are at; or, if they have moved, the one that they went on to.
+    pub fn place(&self, moved: bool) -> &Place {
+        &self.places[usize::from(moved)]
     }
 
     /// Whether the run has come as far as to count.
@@ -207,6 +237,11 @@ impl Board {
     pub fn early(&self) -> u32 {
         let early = |client: &u32| self.plan.motion.is_none_or(|motion| !motion.joins_late(*client));
         (0..self.plan.connections).filter(early).count() as u32
+    }
+
+    /// Whether any client of this process is on its way back.
+    pub fn returning(&self) -> bool {
+        self.seats.iter().any(|seat| seat.returning.load(Relaxed) > 0)
     }
 
     /// For how many clients of ours a message to `room` waits.

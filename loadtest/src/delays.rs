@@ -1,5 +1,7 @@
 //! Delays: how long messages took, from when each should have left; what limits, reports and charts speak of.
 
+use crate::board::Board;
+use crate::clock::Nanos;
 use crate::marks::Marks;
 use crate::rooms::Rooms;
 use crate::tally::Times;
@@ -17,6 +19,33 @@ pub struct Delays {
     pub awaited: u32,
     /// Those among them that reached everyone. The others have no last receiver.
     pub complete: u32,
+}
+
+/// The delays of last receivers, by when their messages were due: before the first client moved, from then on until the
+/// last one was back, and later.
+#[derive(Clone, Default)]
+pub struct Beside {
+    pub before: Times,
+    pub during: Times,
+    pub after: Times,
+}
+
+impl Beside {
+    /// Clients moved from `begin` to `end`; `None` is never.
+    pub fn new(board: &Board, begin: Option<Nanos>, end: Option<Nanos>) -> Beside {
+        let mut beside = Beside::default();
+        for message in 0..board.sent() {
+            let Some(delay) = board.marks.of(message).last else { continue };
+            let due = board.schedule.time(message.into());
+            let times = match due {
+                _ if begin.is_none_or(|begin| due < begin) => &mut beside.before,
+                _ if end.is_none_or(|end| due <= end) => &mut beside.during,
+                _ => &mut beside.after,
+            };
+            times.record(delay);
+        }
+        beside
+    }
 }
 
 impl Delays {

@@ -37,6 +37,7 @@ mod options;
 mod order;
 mod output;
 mod outputs;
+mod pace;
 mod plan;
 mod publisher;
 mod ramp;

@@ -89,7 +89,7 @@ pub struct Options {
     #[arg(long, value_name = "TEXT")]
     pub subscribe: Option<String>,
 
-    /// What is done: ticker, scores, chat, notify, auction, storm, stall, join, connect or churn; see scenarios/;
+    /// What is done: ticker, scores, chat, notify, auction, storm, stall, join, connect, churn or drain; see scenarios/;
     /// ticker without a room, unless told
     #[arg(long, value_name = "NAME", conflicts_with = "scenario")]
     pub workload: Option<String>,
@@ -97,6 +97,14 @@ pub struct Options {
     /// The same from a file of your own
     #[arg(long, value_name = "FILE")]
     pub scenario: Option<PathBuf>,
+
+    /// Nobody moves, though the same clients are counted as if they did: the run to compare storm and stall with
+    #[arg(long)]
+    pub still: bool,
+
+    /// Where clients go on to when the server closes them (drain), as http://HOST:PORT; back to it, unless told
+    #[arg(long, value_name = "URL", value_parser = Target::parse)]
+    pub then: Option<Target>,
 
     /// How many clients connect; 1000 unless told
     #[arg(long, short, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000_000))]

@@ -25,6 +25,8 @@ const ROOMS_MAX: u32 = 10_000_000;
 #[derive(Clone, Debug)]
 pub struct Plan {
     pub target: Target,
+    /// Where clients go on to when the server closes them; back to it, unless told.
+    pub then: Option<Target>,
     pub workload: String,
     pub connections: u32,
     /// Connections begun per second, at most.
@@ -72,14 +74,20 @@ impl Plan {
         let speech = Speech::new(&options)?;
         let key = options.key.as_deref().map(Key::read).transpose()?;
         let workers = Workers { addresses: options.workers, key, words: options.words, scenario: text };
+        let nobody_moves = scenario.motion.is_none();
+        if options.still && nobody_moves {
+            let problem = "nobody moves in this workload; leave it out".to_owned();
+            return Err(Error::Option { option: "--still", problem });
+        }
         let plan = Plan {
             target: options.target.speaking(speech.protocol),
+            then: options.then.map(|target| target.speaking(speech.protocol)),
             workload,
             connections: options.connections.or(scenario.connections).unwrap_or(1000),
             ramp: options.ramp.or(scenario.ramp).unwrap_or(2000.0),
             room: options.room.or(scenario.room),
             layout: scenario.rooms,
-            motion: scenario.motion,
+            motion: scenario.motion.map(|motion| Motion { still: options.still, ..motion }),
             bursts: scenario.bursts,
             rate: options.rate.or(scenario.rate).unwrap_or(10.0),
             size: options.size.or(scenario.size).unwrap_or(200),
@@ -131,6 +139,16 @@ impl Plan {
         let several = count.unwrap_or(1) > 1 || size.is_some() || per_client > 1 || self.layout.apart;
         if several && self.room.is_none() {
             return problem("rooms", "several rooms need a name to begin with: room = \"NAME\", or --room NAME");
+        }
+        let returns = self.motion.is_some_and(|motion| motion.kind == Kind::Return);
+        if self.then.is_some() && !returns {
+            return problem(
+                "--then",
+                "clients go on to it in a workload whose motion is kind = \"return\", like drain",
+            );
+        }
+        if returns && self.rate > 0.0 {
+            return problem("motion", "who is at which server nobody knows, so nothing can be counted: rate = \"0/s\"");
         }
         match self.motion {
             Some(motion) => {
@@ -210,7 +228,9 @@ pub mod tests {
 
     #[test]
     fn every_named_scenario_makes_a_plan() {
-        for name in ["ticker", "scores", "chat", "notify", "auction", "storm", "stall", "join", "connect", "churn"] {
+        for name in
+            ["ticker", "scores", "chat", "notify", "auction", "storm", "stall", "join", "connect", "churn", "drain"]
+        {
             assert_eq!(plan(&["--workload", name]).map(|plan| plan.workload), Ok(name.to_owned()));
         }
     }

@@ -75,7 +75,7 @@ impl From<String> for Trouble {
 
 /// Runs until the run is over. A failure goes to the board.
 pub fn run(board: &Board) -> Outcome {
-    let mut publisher = match Wire::connect(board.server) {
+    let mut publisher = match Wire::connect(board.place(false).server) {
         Ok(wire) => Publisher::new(board, wire),
         Err(error) => {
             board.fail(Error::Publisher { cause: error::cause(&error) });
@@ -197,7 +197,7 @@ impl<'a> Publisher<'a> {
     fn put(&mut self, stamp: Stamp, room: u32) -> Result<(), Trouble> {
         if self.rests() {
             let trouble = |error| Trouble(Error::Publisher { cause: error::cause(&error) });
-            self.wire = Wire::connect(self.board.server).map_err(trouble)?;
+            self.wire = Wire::connect(self.board.place(false).server).map_err(trouble)?;
         }
         let plan = &self.board.plan;
         let mut data = Vec::with_capacity(plan.size);

@@ -13,7 +13,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use std::path::Path;
 use std::time::Duration;
 
-const NAMED: [(&str, &str); 10] = [
+const NAMED: [(&str, &str); 11] = [
     ("ticker", include_str!("../scenarios/ticker.toml")),
     ("scores", include_str!("../scenarios/scores.toml")),
     ("chat", include_str!("../scenarios/chat.toml")),
@@ -24,6 +24,7 @@ const NAMED: [(&str, &str); 10] = [
     ("join", include_str!("../scenarios/join.toml")),
     ("connect", include_str!("../scenarios/connect.toml")),
     ("churn", include_str!("../scenarios/churn.toml")),
+    ("drain", include_str!("../scenarios/drain.toml")),
 ];
 
 /// A scenario as it is written: what is left out is left to the flags and the defaults.
@@ -186,9 +187,10 @@ mod tests {
         assert!(duration.is_some() && bursts.is_some());
         let Rooms { count, size, spread, per_client, apart } = rooms;
         assert_eq!((count, size, spread, per_client, apart), (Some(1000), None, Spread::Zipf, 2, true));
-        let Motion { kind, share, at, over, repeat } = motion.expect("clients move");
-        assert_eq!((kind, share, repeat), (Kind::Drop, 0.5, true));
+        let Motion { kind, share, at, over, repeat, after, still } = motion.expect("clients move");
+        assert_eq!((kind, share, repeat, still), (Kind::Drop, 0.5, true, false));
         assert_eq!((at, over), (Duration::from_secs(5), Duration::from_secs(10)));
+        assert_eq!(after, Some(Duration::from_millis(500)));
     }
 
     #[test]

@@ -58,14 +58,14 @@ pub enum Heard {
 }
 
 impl Books {
-    pub fn new(board: &Board, numbers: Range<u32>) -> Books {
+    pub fn new(board: &Board, numbers: &[u32]) -> Books {
         let rooms = &board.rooms;
         let of = |client| (0..rooms.per_client()).map(move |layer| rooms.of(client, layer));
         let late = |client| board.plan.motion.is_some_and(|motion| motion.joins_late(client));
         let order = move |client| if late(client) { Order::open() } else { Order::default() };
         let places = move |client| of(client).map(move |room| Place { order: order(client), room, warm: false });
         let per_client = rooms.per_client() as usize;
-        Books { places: numbers.flat_map(places).collect(), per_client, tally: Tally::default() }
+        Books { places: numbers.iter().copied().flat_map(places).collect(), per_client, tally: Tally::default() }
     }
 
     /// The rooms of a client.
@@ -163,7 +163,7 @@ fn due_before(board: &Board, room: u32, time: Nanos) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::board::{Part, Phase};
+    use crate::board::{Part, Phase, Servers};
     use crate::clock::Clock;
     use crate::plan::tests::plan_of;
     use crate::sources::Sources;
@@ -176,14 +176,15 @@ mod tests {
     fn board(scenario: &str) -> Board {
         let plan = plan_of(&format!("room = \"r\"\nrate = 1\nduration = 30\n{scenario}"));
         let part = Part::whole(plan.connections);
-        let board = Board::new(plan, ([127, 0, 0, 1], 1).into(), Sources::Own, 1, Clock::start(), part);
+        let servers = Servers { first: ([127, 0, 0, 1], 1).into(), then: ([127, 0, 0, 1], 1).into() };
+        let board = Board::new(plan, servers, Sources::Own, 1, Clock::start(), part);
         board.measure(BEGIN);
         board.sent.store(30, Relaxed);
         board
     }
 
     fn books(board: &Board) -> Books {
-        Books::new(board, 0..board.plan.connections)
+        Books::new(board, &(0..board.plan.connections).collect::<Vec<_>>())
     }
 
     fn reader(number: u32, since: Nanos) -> Reader {

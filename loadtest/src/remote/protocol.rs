@@ -26,7 +26,7 @@ use serde::{Deserialize, Serialize};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// How often each side speaks while the run is on.
 pub const TELL: Duration = Duration::from_millis(50);
