@@ -7,6 +7,7 @@ use crate::error::Error;
 use crate::health::Spent;
 use crate::marks::Marks;
 use crate::plan::Plan;
+use crate::refusals::Refusals;
 use crate::rooms::Rooms;
 use crate::schedule::Schedule;
 use crate::session::Words;
@@ -98,6 +99,8 @@ pub struct Board {
     /// Messages published so far, and how late the newest was.
     pub sent: AtomicU32,
     pub late: AtomicU64,
+    /// Those among them that the server would not take.
+    pub refusals: Refusals,
     /// When the first message is due; meaningful from `Measuring` on.
     pub begin: AtomicU64,
     phase: AtomicU8,
@@ -171,6 +174,7 @@ impl Board {
             seats: (0..=threads).map(|_| Seat::default()).collect(),
             sent: AtomicU32::new(0),
             late: AtomicU64::new(0),
+            refusals: Refusals::default(),
             begin: AtomicU64::new(0),
             phase: AtomicU8::new(Phase::Connecting as u8),
             failure: Mutex::new(None),
@@ -237,6 +241,23 @@ impl Board {
     pub fn early(&self) -> u32 {
         let early = |client: &u32| self.plan.motion.is_none_or(|motion| !motion.joins_late(*client));
         (0..self.plan.connections).filter(early).count() as u32
+    }
+
+    /// The messages of `room`, by their numbers in it, that the server would not take.
+    pub fn unpublished(&self, room: u32) -> Vec<u32> {
+        let of_room = |message: &u32| self.rooms.room(*message) == room;
+        self.refusals.from(0).into_iter().filter(of_room).map(|message| self.rooms.sequence(message)).collect()
+    }
+
+    /// Deliveries that there should be by now, to clients that stay. Where messages have keys nobody knows.
+    pub fn expected(&self) -> Option<u64> {
+        (self.plan.keys == 0).then(|| self.rooms.expected(self.sent()).saturating_sub(self.refused_deliveries()))
+    }
+
+    /// Deliveries, to clients that stay, that there were not to be because the server would not take their messages.
+    pub fn refused_deliveries(&self) -> u64 {
+        let audience = |message| u64::from(self.rooms.audience(self.rooms.room(message)));
+        self.refusals.from(0).into_iter().map(audience).sum()
     }
 
     /// Whether any client of this process is on its way back.

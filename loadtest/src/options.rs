@@ -89,8 +89,8 @@ pub struct Options {
     #[arg(long, value_name = "TEXT")]
     pub subscribe: Option<String>,
 
-    /// What is done: ticker, scores, chat, notify, auction, storm, stall, join, connect, churn or drain; see scenarios/;
-    /// ticker without a room, unless told
+    /// What is done: ticker, scores, chat, notify, auction, storm, stall, join, connect, churn, conflate or
+    /// drain; see scenarios/; ticker without a room, unless told
     #[arg(long, value_name = "NAME", conflicts_with = "scenario")]
     pub workload: Option<String>,
 
@@ -122,6 +122,11 @@ pub struct Options {
     /// Messages published per second; 10/s unless told
     #[arg(long, value_name = "RATE", value_parser = units::parse_rate)]
     pub rate: Option<f64>,
+
+    /// Messages have so many keys, one after the other, of which only the newest value has to arrive; with POST
+    /// /api/publish, as its field `conflate`; 0, unless told: none
+    #[arg(long, value_name = "N")]
+    pub keys: Option<u32>,
 
     /// The length of a message's string, in bytes; 36 at least; 200 unless told
     #[arg(long, value_name = "BYTES", value_parser = units::parse_bytes)]

@@ -80,6 +80,9 @@ pub struct Planned {
     pub duration_s: f64,
     pub messages: u32,
     pub seed: u64,
+    /// Keys that messages have in turn; zero: they have none.
+    #[serde(default)]
+    pub keys: u32,
     /// Nobody moved, though the same clients were counted as if they did.
     #[serde(default)]
     pub still: bool,
@@ -101,9 +104,15 @@ pub struct Connecting {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Counts {
     pub published: u32,
+    /// Those among them that the server refused with 429 or 503 and `Retry-After`: nobody could have them.
+    #[serde(default)]
+    pub refused: u32,
     /// Deliveries that there should have been, and those that there were, each client and message once.
     pub expected: u64,
     pub delivered: u64,
+    /// Deliveries that a newer value of the same key made needless, to clients that stay.
+    #[serde(default)]
+    pub conflated: u64,
     pub per_second: u64,
     /// Messages to rooms in which clients stay all the time, and those among them that reached every such client.
     pub awaited: u32,

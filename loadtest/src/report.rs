@@ -38,7 +38,7 @@ impl Report {
             handshakes.add(&crowd.handshakes);
             back.add(&crowd.back);
         }
-        let delays = Delays::new(&board.marks, &board.rooms, sent, tally.delivery.clone());
+        let delays = Delays::new(board, tally.delivery.clone());
         let closed = u64::from(board.counts().closed);
         let first_closed = seen.crowds.iter().find_map(|crowd| crowd.closed.clone());
         let connections = plan.connections;
@@ -59,6 +59,9 @@ impl Report {
         let delivered = tally.delivered;
         // Of clients that stay this is every message of their rooms; of the others, what they had and what they missed.
         let expected = delivered + tally.lost.count;
+        // Of clients that stay: what was meant for them, and neither came nor had to.
+        let meant = board.rooms.expected(sent) - board.refused_deliveries();
+        let conflated = if plan.keys > 0 { meant.saturating_sub(tally.to_audience + tally.lost.count) } else { 0 };
         let mut record = Record {
             format: record::FORMAT,
             command: command(),
@@ -73,8 +76,10 @@ impl Report {
             },
             counts: record::Counts {
                 published: sent,
+                refused: board.refusals.count(),
                 expected,
                 delivered,
+                conflated,
                 per_second: (delivered as f64 * 1e9 / notes.delivering.max(1) as f64) as u64,
                 awaited: delays.awaited,
                 complete: delays.complete,
@@ -125,7 +130,7 @@ impl Report {
             let doubt = if !record.valid && limit.is_delay() { ", in an invalid run" } else { "" };
             Some(format!("limit {limit}: it was {was}{doubt}"))
         });
-        record.failures = faults(&tally, expected).chain(broken).collect();
+        record.failures = faults(&tally, expected, plan.keys > 0).chain(broken).collect();
         record.exit_code = match &record {
             _ if error.is_some() => 2,
             Record { failures, .. } if !failures.is_empty() => 1,
@@ -189,15 +194,16 @@ fn moved(board: &Board, seen: &Seen, motion: Motion, back: &Times) -> record::Mo
 }
 
 /// One line per kind of fault, with an example.
-fn faults(tally: &Tally, expected: u64) -> impl Iterator<Item = String> {
+fn faults(tally: &Tally, expected: u64, keyed: bool) -> impl Iterator<Item = String> {
     let of = count(expected);
     let line = move |name: &str, fault: &tally::Fault, said: &str, story: [&str; 2]| {
         let tally::Example { client, message } = fault.example?;
         let (times, [had, how]) = (count(fault.count), story);
         Some(format!("{name}: {times} of {of} deliveries {said}; client {client} {had} message {message}{how}"))
     };
+    let never = if keyed { "of a key's newest value never came" } else { "never came" };
     [
-        line("lost", &tally.lost, "never came", ["missed", ""]),
+        line("lost", &tally.lost, never, ["missed", ""]),
         line("doubled", &tally.doubled, "came again", ["received", " again"]),
         line("reordered", &tally.reordered, "came too late", ["received", " after a later one"]),
         line("stray", &tally.stray, "came from rooms that were not joined", ["received", " of another room"]),
@@ -223,6 +229,7 @@ fn planned(board: &Board) -> record::Planned {
         duration_s: plan.duration.as_secs_f64(),
         messages: plan.messages,
         seed: plan.seed,
+        keys: plan.keys,
         still: plan.motion.is_some_and(|motion| motion.still),
         then: plan.then.as_ref().map(Target::url),
         limits: plan.limits.iter().map(ToString::to_string).collect(),

@@ -278,7 +278,7 @@ impl<'a> Control<'a> {
                 (last, changed) = (counts, now);
             }
             let quiet = Duration::from_nanos(now - changed);
-            let everything = counts.to_audience == self.board.rooms.expected(self.board.sent());
+            let everything = Some(counts.to_audience) == self.board.expected();
             // Of clients that move nobody knows what they are still to receive.
             let moving = self.board.plan.motion.is_some();
             let patience = if everything && !moving || counts.ready == 0 { SETTLE } else { GRACE };
@@ -409,7 +409,7 @@ impl<'a> Control<'a> {
             published: sent,
             messages: plan.messages,
             delivered: counts.delivered,
-            under_way: board.rooms.expected(sent).saturating_sub(counts.to_audience),
+            under_way: board.expected().map_or(0, |expected| expected.saturating_sub(counts.to_audience)),
             per_second: ((counts.delivered - before.delivered) as f64 / since) as u64,
             behind: counts.behind,
             last: Some(self.last.clone()),

@@ -77,7 +77,7 @@ pub struct Job {
 }
 
 /// Where the run is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Tell {
     pub phase: Phase,
@@ -85,6 +85,9 @@ pub struct Tell {
     pub begin: Nanos,
     /// Messages published so far.
     pub sent: u32,
+    /// Those among them that the server would not take, and that were not told before.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub refused: Vec<u32>,
 }
 
 /// What an agent says.

@@ -118,8 +118,9 @@ impl Service<'_> {
         let mut heard = Instant::now();
         loop {
             match self.lines.next(WAIT)? {
-                Some(Order::Tell(Tell { phase, begin, sent })) => {
+                Some(Order::Tell(Tell { phase, begin, sent, refused })) => {
                     heard = Instant::now();
+                    board.refusals.note(&refused);
                     board.follow(phase, begin, sent);
                     if phase == Phase::Over {
                         return Ok(());

@@ -60,9 +60,17 @@ fn write_counts(record: &Record, out: &mut String) -> Result {
     if connecting.handshake_ms.samples > 0 {
         writeln!(out, "              handshakes {}", three(&connecting.handshake_ms))?;
     }
-    writeln!(out, "  published   {} of {} messages", count(counts.published.into()), count(plan.messages.into()))?;
+    write!(out, "  published   {} of {} messages", count(counts.published.into()), count(plan.messages.into()))?;
+    match counts.refused {
+        0 => writeln!(out)?,
+        refused => writeln!(out, "; {} refused, to be tried again later", count(refused.into()))?,
+    }
     let (delivered, expected) = (count(counts.delivered), count(counts.expected));
-    writeln!(out, "  delivered   {delivered} of {expected}, {}/s", count(counts.per_second))?;
+    write!(out, "  delivered   {delivered} of {expected}, {}/s", count(counts.per_second))?;
+    match plan.keys {
+        0 => writeln!(out)?,
+        keys => writeln!(out, "; {} conflated, of {} keys", count(counts.conflated), count(keys.into()))?,
+    }
     write!(out, "  faults      {}, closed {}", faults(&record.faults), count(counts.closed))?;
     match counts.evicted {
         0 => writeln!(out),
@@ -249,7 +257,12 @@ PASS
             change(&mut record);
             summary(&record)
         };
-        let table: [(Change, &str); 12] = [
+        let table: [(Change, &str); 14] = [
+            (|record| record.counts.refused = 1200, " 30 of 30 messages; 1,200 refused, to be tried again later\n"),
+            (
+                |record| (record.plan.keys, record.counts.conflated) = (100, 4000),
+                "29,999 of 30,000, 9,999/s; 4,000 conflated, of 100 keys\n",
+            ),
             (|record| record.interrupted = true, "\nINTERRUPTED this is what was seen so far\n"),
             (|record| record.plan.rooms = 50, ", to 50 rooms by POST"),
             (|record| record.plan.rooms = 1, ", to 1 room by POST"),
