@@ -7,11 +7,13 @@ use crate::error::Error;
 use crate::health::Spent;
 use crate::marks::Marks;
 use crate::plan::Plan;
+use crate::refusals::Refusals;
 use crate::rooms::Rooms;
 use crate::schedule::Schedule;
 use crate::session::Words;
 use crate::snapshot::Behind;
 use crate::sources::Sources;
+use crate::target::Target;
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 use std::ops::Range;
@@ -61,11 +63,30 @@ impl Part {
     }
 }
 
+/// The addresses that answer: of the server, and of the one that clients go on to.
+pub struct Servers {
+    pub first: SocketAddr,
+    pub then: SocketAddr,
+}
+
+impl Servers {
+    /// Where there is no second server, it is the first.
+    pub fn reach(plan: &Plan) -> Result<Servers, Error> {
+        let first = plan.target.reach()?;
+        Ok(Servers { first, then: plan.then.as_ref().map_or(Ok(first), Target::reach)? })
+    }
+}
+
+/// A server as clients know it: where it is, and what they say to it.
+pub struct Place {
+    pub server: SocketAddr,
+    pub words: Words,
+}
+
 pub struct Board {
     pub plan: Plan,
     pub part: Part,
-    pub words: Words,
-    pub server: SocketAddr,
+    places: [Place; 2],
     pub sources: Sources,
     pub clock: Clock,
     pub rooms: Rooms,
@@ -78,6 +99,8 @@ pub struct Board {
     /// Messages published so far, and how late the newest was.
     pub sent: AtomicU32,
     pub late: AtomicU64,
+    /// Those among them that the server would not take.
+    pub refusals: Refusals,
     /// When the first message is due; meaningful from `Measuring` on.
     pub begin: AtomicU64,
     phase: AtomicU8,
@@ -94,6 +117,8 @@ pub struct Seat {
     pub warm: AtomicU32,
     pub closed: AtomicU32,
     pub moves: AtomicU32,
+    /// Clients that are on their way back. Threads of this process ask each other; it is not told to other generators.
+    pub returning: AtomicU32,
     /// First deliveries to all clients, and to those that stay.
     pub delivered: AtomicU64,
     pub to_audience: AtomicU64,
@@ -129,12 +154,15 @@ impl Seat {
 }
 
 impl Board {
-    pub fn new(plan: Plan, server: SocketAddr, sources: Sources, threads: u32, clock: Clock, part: Part) -> Board {
-        let words = Words::new(&plan.target.host(), &plan.target.path, &plan.speech);
+    pub fn new(plan: Plan, servers: Servers, sources: Sources, threads: u32, clock: Clock, part: Part) -> Board {
+        let then = plan.then.as_ref().unwrap_or(&plan.target);
+        let places = [(servers.first, &plan.target), (servers.then, then)].map(|(server, target)| {
+            let words = Words::new(&target.host(), &target.path, &plan.speech);
+            Place { server, words }
+        });
         let rooms = Rooms::new(plan.room.as_deref(), &plan.layout, plan.motion, plan.connections, plan.seed);
         Board {
-            words,
-            server,
+            places,
             sources,
             clock,
             audience: rooms.audience_among(part.clients.clone()),
@@ -146,10 +174,16 @@ impl Board {
             seats: (0..=threads).map(|_| Seat::default()).collect(),
             sent: AtomicU32::new(0),
             late: AtomicU64::new(0),
+            refusals: Refusals::default(),
             begin: AtomicU64::new(0),
             phase: AtomicU8::new(Phase::Connecting as u8),
             failure: Mutex::new(None),
         }
+    }
+
+    /// The server that clients are at; or, if they have moved, the one that they went on to.
+    pub fn place(&self, moved: bool) -> &Place {
+        &self.places[usize::from(moved)]
     }
 
     /// Whether the run has come as far as to count.
@@ -207,6 +241,28 @@ impl Board {
     pub fn early(&self) -> u32 {
         let early = |client: &u32| self.plan.motion.is_none_or(|motion| !motion.joins_late(*client));
         (0..self.plan.connections).filter(early).count() as u32
+    }
+
+    /// The messages of `room`, by their numbers in it, that the server would not take.
+    pub fn unpublished(&self, room: u32) -> Vec<u32> {
+        let of_room = |message: &u32| self.rooms.room(*message) == room;
+        self.refusals.from(0).into_iter().filter(of_room).map(|message| self.rooms.sequence(message)).collect()
+    }
+
+    /// Deliveries that there should be by now, to clients that stay. Where messages have keys nobody knows.
+    pub fn expected(&self) -> Option<u64> {
+        (self.plan.keys == 0).then(|| self.rooms.expected(self.sent()).saturating_sub(self.refused_deliveries()))
+    }
+
+    /// Deliveries, to clients that stay, that there were not to be because the server would not take their messages.
+    pub fn refused_deliveries(&self) -> u64 {
+        let audience = |message| u64::from(self.rooms.audience(self.rooms.room(message)));
+        self.refusals.from(0).into_iter().map(audience).sum()
+    }
+
+    /// Whether any client of this process is on its way back.
+    pub fn returning(&self) -> bool {
+        self.seats.iter().any(|seat| seat.returning.load(Relaxed) > 0)
     }
 
     /// For how many clients of ours a message to `room` waits.

@@ -1,5 +1,7 @@
 //! Delays: how long messages took, from when each should have left; what limits, reports and charts speak of.
 
+use crate::board::Board;
+use crate::clock::Nanos;
 use crate::marks::Marks;
 use crate::rooms::Rooms;
 use crate::tally::Times;
@@ -19,12 +21,48 @@ pub struct Delays {
     pub complete: u32,
 }
 
+/// The delays of last receivers, by when their messages were due: before the first client moved, from then on until the
+/// last one was back, and later.
+#[derive(Clone, Default)]
+pub struct Beside {
+    pub before: Times,
+    pub during: Times,
+    pub after: Times,
+}
+
+impl Beside {
+    /// Clients moved from `begin` to `end`; `None` is never.
+    pub fn new(board: &Board, begin: Option<Nanos>, end: Option<Nanos>) -> Beside {
+        let mut beside = Beside::default();
+        for message in 0..board.sent() {
+            let Some(delay) = board.marks.of(message).last else { continue };
+            let due = board.schedule.time(message.into());
+            let times = match due {
+                _ if begin.is_none_or(|begin| due < begin) => &mut beside.before,
+                _ if end.is_none_or(|end| due <= end) => &mut beside.during,
+                _ => &mut beside.after,
+            };
+            times.record(delay);
+        }
+        beside
+    }
+}
+
 impl Delays {
-    /// Of the first `sent` messages.
-    pub fn new(marks: &Marks, rooms: &Rooms, sent: u32, delivery: Times) -> Delays {
+    /// Of the messages published. One that has a key may rightly reach nobody, or not everyone; then it is not awaited.
+    pub fn new(board: &Board, delivery: Times) -> Delays {
+        let refused = board.refusals.from(0);
+        let taken = (0..board.sent()).filter(|message| refused.binary_search(message).is_err());
+        Delays::of(&board.marks, &board.rooms, taken, board.plan.keys > 0, delivery)
+    }
+
+    fn of(marks: &Marks, rooms: &Rooms, messages: impl Iterator<Item = u32>, keyed: bool, delivery: Times) -> Delays {
         let mut delays = Delays { delivery, ..Delays::default() };
-        for message in (0..sent).filter(|message| rooms.audience(rooms.room(*message)) > 0) {
+        for message in messages.filter(|message| rooms.audience(rooms.room(*message)) > 0) {
             let mark = marks.of(message);
+            if keyed && mark.last.is_none() {
+                continue;
+            }
             delays.awaited += 1;
             delays.complete += u32::from(mark.last.is_some());
             for (time, times) in [
@@ -61,9 +99,11 @@ mod tests {
         for (message, millis) in [(0, 4), (0, 6), (1, 5)] {
             marks.arrive(message, 2, millis * 1_000_000);
         }
-        let delays = Delays::new(&marks, &rooms, 3, Times::default());
+        let delays = Delays::of(&marks, &rooms, 0..3, false, Times::default());
         assert_eq!((delays.awaited, delays.complete), (3, 1));
         assert_eq!(delays.named().map(|(_, times)| times.samples()), [2, 2, 1, 1, 0]);
         assert_eq!(delays.last.max() / 1_000_000, 6);
+        let keyed = Delays::of(&marks, &rooms, 0..3, true, Times::default());
+        assert_eq!((keyed.awaited, keyed.complete, keyed.first.samples()), (1, 1, 1));
     }
 }

@@ -53,9 +53,16 @@ pub struct Health {
     behind_since: Option<Nanos>,
     #[serde(skip)]
     watching: bool,
+    /// Has only clients that no message waits for: what it reads late makes no message look late.
+    pub unawaited: bool,
 }
 
 impl Health {
+    /// Of a thread of clients.
+    pub fn of_crew(unawaited: bool) -> Health {
+        Health { unawaited, ..Health::default() }
+    }
+
     pub fn begin(&mut self, now: Nanos) {
         self.watching = true;
         self.began = Spent::now().map(|spent| (now, spent));
@@ -75,12 +82,13 @@ impl Health {
     }
 
     /// A turn began at `woke` and ended at `now`; it read `ready` streams, and a poll tells at most `ready_max`.
-    pub fn turn(&mut self, woke: Nanos, now: Nanos, ready: usize, ready_max: usize) {
+    /// Gives the lag, if it counts.
+    pub fn turn(&mut self, woke: Nanos, now: Nanos, ready: usize, ready_max: usize) -> Option<Nanos> {
         let since = self.behind_since.unwrap_or(woke);
         self.behind_since = (ready == ready_max).then_some(since);
-        if self.watching && ready > 0 {
-            self.lag.record(now - since);
-        }
+        let lag = (self.watching && ready > 0).then(|| now - since)?;
+        self.lag.record(lag);
+        Some(lag)
     }
 }
 
@@ -97,7 +105,8 @@ pub fn bottleneck(threads: &[&Health], messages: u32, late: &Times, last: &Times
     let last = last.at(0.5);
     let too_long = |time: Nanos| time > LAG_MIN && time as f64 > last as f64 * LAG_SHARE_MAX;
     let busiest = threads.iter().map(|health| health.busy).fold(0.0, f64::max);
-    let lag = threads.iter().map(|health| health.lag.at(0.99)).max().unwrap_or(0);
+    let awaited = || threads.iter().filter(|health| !health.unawaited);
+    let lag = awaited().map(|health| health.lag.at(0.99)).max().unwrap_or(0);
     let percent = busiest * 100.0;
     if busiest > BUSY_MAX {
         return Some(format!("a thread of the generator was busy or waited for a core {percent:.0} % of the time"));
@@ -105,7 +114,7 @@ pub fn bottleneck(threads: &[&Health], messages: u32, late: &Times, last: &Times
     if messages == 0 || last == 0 {
         return None;
     }
-    let waited = threads.iter().map(|health| health.waited).max().unwrap_or(0) / u64::from(messages.max(1));
+    let waited = awaited().map(|health| health.waited).max().unwrap_or(0) / u64::from(messages.max(1));
     if too_long(waited) {
         let (waited, last) = (nanos(waited), nanos(last));
         return Some(format!(
@@ -122,6 +131,18 @@ pub fn bottleneck(threads: &[&Health], messages: u32, late: &Times, last: &Times
     let late = late.at(0.99);
     too_long(late)
         .then(|| format!("the generator published {} late (p99), beside delays of {} (p50)", nanos(late), nanos(last)))
+}
+
+/// The same for the messages that were due while clients came back; times are milliseconds.
+pub fn late_beside(lag_p99: f64, during_p50: f64) -> Option<String> {
+    use crate::units::millis;
+    let late = during_p50 > 0.0 && lag_p99 > LAG_MIN as f64 / 1e6 && lag_p99 > during_p50 * LAG_SHARE_MAX;
+    late.then(|| {
+        let (lag, during) = (millis(lag_p99), millis(during_p50));
+        format!(
+            "while clients came back, the generator read with a lag of {lag} (p99), beside delays of {during} (p50)"
+        )
+    })
 }
 
 /// A clock that may be off by more than this share of the median time to the last receiver is not known well enough.
@@ -153,12 +174,12 @@ mod tests {
     #[test]
     fn lag_goes_on_through_full_polls() {
         let mut health = Health::default();
-        health.turn(0, MILLI, 8, 8);
+        assert_eq!(health.turn(0, MILLI, 8, 8), None);
         health.begin(0);
-        health.turn(MILLI, 3 * MILLI, 8, 8);
-        health.turn(3 * MILLI, 4 * MILLI, 7, 8);
-        health.turn(8 * MILLI, 8 * MILLI, 0, 8);
-        health.turn(9 * MILLI, 10 * MILLI, 1, 8);
+        assert_eq!(health.turn(MILLI, 3 * MILLI, 8, 8), Some(3 * MILLI));
+        assert_eq!(health.turn(3 * MILLI, 4 * MILLI, 7, 8), Some(4 * MILLI));
+        assert_eq!(health.turn(8 * MILLI, 8 * MILLI, 0, 8), None);
+        assert_eq!(health.turn(9 * MILLI, 10 * MILLI, 1, 8), Some(MILLI));
         let lags = (health.lag.samples(), health.lag.max(), health.lag.at(0.0));
         assert_eq!((lags.0, lags.1 / MILLI, lags.2 / MILLI), (3, 4, 1));
     }
@@ -181,6 +202,21 @@ mod tests {
     }
 
     #[test]
+    fn who_reads_late_what_nobody_waits_for_makes_nothing_late() {
+        let health = |unawaited, busy| Health {
+            busy,
+            lag: times(80 * MILLI),
+            waited: 900 * MILLI,
+            unawaited,
+            ..Health::default()
+        };
+        let (quick, slow) = (times(MILLI), times(100 * MILLI));
+        assert!(bottleneck(&[&health(false, 0.5)], 1, &quick, &slow).is_some());
+        assert_eq!(bottleneck(&[&health(true, 0.5)], 1, &quick, &slow), None);
+        assert!(bottleneck(&[&health(true, 0.95)], 1, &quick, &slow).is_some(), "it has no time left all the same");
+    }
+
+    #[test]
     fn a_clock_has_to_be_known_ten_times_better_than_the_delays() {
         let worker = |address: &str, offset_ms, uncertainty_ms| Worker {
             address: address.to_owned(),
@@ -197,6 +233,15 @@ mod tests {
             reason.starts_with("the clock of worker b:1 may be off by 1.20 ms, beside delays of 10.0 ms"),
             "{reason}"
         );
+    }
+
+    #[test]
+    fn lag_beside_those_that_come_back_counts_by_itself() {
+        assert_eq!([late_beside(4.0, 1.0), late_beside(20.0, 41.0), late_beside(20.0, 0.0)], [None, None, None]);
+        let reason = late_beside(20.0, 39.0).expect("more than half of it");
+        let line =
+            "while clients came back, the generator read with a lag of 20.0 ms (p99), beside delays of 39.0 ms (p50)";
+        assert_eq!(reason, line);
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! Motion: what some of the clients do while messages are published: drop and come back, join late, or stop reading.
+//! Motion: what some of the clients do while messages are published: drop and come back, join late, stop reading, or
+//! come back when the server closes them.
 //!
 //! ```text
 //!     at               at + over
@@ -9,8 +10,11 @@
 
 use crate::clock::Nanos;
 use crate::units;
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use std::time::Duration;
+
+/// The official client's `reconnectionDelay`; its `randomizationFactor` is a half, as ours.
+const RETURN_AFTER: Duration = Duration::from_secs(1);
 
 #[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -27,6 +31,13 @@ pub struct Motion {
     /// Whether the first one begins anew when the last one has moved.
     #[serde(default)]
     pub repeat: bool,
+    /// Of drop and return: how long a client waits before it connects again, a half more or less, so that not all try at
+    /// once. As the official client does, it is a second for those whom the server closed, and nothing else for a drop.
+    #[serde(default, deserialize_with = "after")]
+    pub after: Option<Duration>,
+    /// Nobody moves after all. The same clients are counted as if they did, so that two runs can be compared.
+    #[serde(skip)]
+    pub still: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
@@ -38,6 +49,8 @@ pub enum Kind {
     Drop,
     /// Is connected from the beginning, and joins its rooms only now.
     Join,
+    /// Comes back when the server closes it, to that server or to another one.
+    Return,
 }
 
 impl Kind {
@@ -46,8 +59,13 @@ impl Kind {
             Kind::Stall => "stall",
             Kind::Drop => "drop",
             Kind::Join => "join",
+            Kind::Return => "return",
         }
     }
+}
+
+fn after<'de, D: Deserializer<'de>>(value: D) -> Result<Option<Duration>, D::Error> {
+    units::deserialize_duration_or_zero(value).map(Some)
 }
 
 impl Motion {
@@ -58,6 +76,12 @@ impl Motion {
         }
         if self.repeat && (self.kind != Kind::Drop || self.over.is_zero()) {
             return Err("only kind = \"drop\" can repeat, and only with a time that it takes (over)".to_owned());
+        }
+        if self.after.is_some() && !matches!(self.kind, Kind::Drop | Kind::Return) {
+            return Err("after is for kind = \"drop\" and \"return\": the others do not come back".to_owned());
+        }
+        if self.kind == Kind::Return && !(self.at.is_zero() && self.over.is_zero()) {
+            return Err("the server decides when clients return: leave out at and over".to_owned());
         }
         Ok(())
     }
@@ -70,11 +94,25 @@ impl Motion {
 
     /// Whether client number `client` joins its rooms only when it moves.
     pub fn joins_late(&self, client: u32) -> bool {
-        self.kind == Kind::Join && self.moves(client)
+        self.kind == Kind::Join && !self.still && self.moves(client)
+    }
+
+    /// Whether client number `client` comes back when the server closes it.
+    pub fn returns(&self, client: u32) -> bool {
+        self.kind == Kind::Return && !self.still && self.moves(client)
+    }
+
+    /// How long a client that has gone waits before it connects again; `share` is its lot, from 0 to 1.
+    pub fn pause(&self, share: f64) -> Nanos {
+        let after = self.after.unwrap_or(if self.kind == Kind::Return { RETURN_AFTER } else { Duration::ZERO });
+        (after.as_nanos() as f64 * (0.5 + share)) as Nanos
     }
 
     /// How many moves `movers` clients should have made when messages have been published for `elapsed`.
     pub fn due(&self, movers: usize, elapsed: Nanos) -> u64 {
+        if self.still || self.kind == Kind::Return {
+            return 0;
+        }
         let Some(since) = elapsed.checked_sub(self.at.as_nanos() as Nanos) else { return 0 };
         if self.over.is_zero() {
             return movers as u64;
@@ -88,8 +126,15 @@ impl Motion {
 mod tests {
     use super::*;
 
-    const DROP: Motion =
-        Motion { kind: Kind::Drop, share: 0.5, at: Duration::from_secs(1), over: Duration::ZERO, repeat: false };
+    const DROP: Motion = Motion {
+        kind: Kind::Drop,
+        share: 0.5,
+        at: Duration::from_secs(1),
+        over: Duration::ZERO,
+        repeat: false,
+        after: None,
+        still: false,
+    };
 
     #[test]
     fn the_share_is_met_and_spread() {
@@ -116,6 +161,24 @@ mod tests {
     }
 
     #[test]
+    fn who_is_still_makes_no_move_and_is_one_of_those_that_would() {
+        let still = Motion { still: true, ..DROP };
+        assert_eq!((still.due(10, 9_000_000_000), still.moves(1)), (0, DROP.moves(1)));
+        let (join, back) = (Motion { kind: Kind::Join, ..still }, Motion { kind: Kind::Return, ..still });
+        assert!((0..10).all(|client| !join.joins_late(client) && !back.returns(client)));
+    }
+
+    #[test]
+    fn who_comes_back_waits_a_half_more_or_less() {
+        let back = Motion { kind: Kind::Return, at: Duration::ZERO, ..DROP };
+        assert_eq!(back.check(), Ok(()));
+        assert_eq!([0.0, 0.5, 1.0].map(|share| back.pause(share) / 1_000_000), [500, 1000, 1500]);
+        assert_eq!((back.due(10, 9_000_000_000), DROP.pause(1.0)), (0, 0), "the server decides when");
+        let later = Motion { after: Some(Duration::from_secs(4)), ..DROP };
+        assert_eq!(later.pause(0.0) / 1_000_000, 2000);
+    }
+
+    #[test]
     fn what_makes_no_sense_is_refused() {
         assert_eq!(DROP.check(), Ok(()));
         for wrong in [
@@ -124,6 +187,8 @@ mod tests {
             Motion { share: f64::NAN, ..DROP },
             Motion { repeat: true, ..DROP },
             Motion { repeat: true, kind: Kind::Stall, over: Duration::from_secs(1), ..DROP },
+            Motion { kind: Kind::Stall, after: Some(Duration::ZERO), ..DROP },
+            Motion { kind: Kind::Return, ..DROP },
         ] {
             assert!(wrong.check().is_err(), "{wrong:?}");
         }

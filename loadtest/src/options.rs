@@ -89,14 +89,22 @@ pub struct Options {
     #[arg(long, value_name = "TEXT")]
     pub subscribe: Option<String>,
 
-    /// What is done: ticker, scores, chat, notify, auction, storm, stall, join, connect or churn; see scenarios/;
-    /// ticker without a room, unless told
+    /// What is done: ticker, scores, chat, notify, auction, storm, stall, join, connect, churn, conflate or
+    /// drain; see scenarios/; ticker without a room, unless told
     #[arg(long, value_name = "NAME", conflicts_with = "scenario")]
     pub workload: Option<String>,
 
     /// The same from a file of your own
     #[arg(long, value_name = "FILE")]
     pub scenario: Option<PathBuf>,
+
+    /// Nobody moves, though the same clients are counted as if they did: the run to compare storm and stall with
+    #[arg(long)]
+    pub still: bool,
+
+    /// Where clients go on to when the server closes them (drain), as http://HOST:PORT; back to it, unless told
+    #[arg(long, value_name = "URL", value_parser = Target::parse)]
+    pub then: Option<Target>,
 
     /// How many clients connect; 1000 unless told
     #[arg(long, short, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
@@ -114,6 +122,11 @@ pub struct Options {
     /// Messages published per second; 10/s unless told
     #[arg(long, value_name = "RATE", value_parser = units::parse_rate)]
     pub rate: Option<f64>,
+
+    /// Messages have so many keys, one after the other, of which only the newest value has to arrive; with POST
+    /// /api/publish, as its field `conflate`; 0, unless told: none
+    #[arg(long, value_name = "N")]
+    pub keys: Option<u32>,
 
     /// The length of a message's string, in bytes; 36 at least; 200 unless told
     #[arg(long, value_name = "BYTES", value_parser = units::parse_bytes)]

@@ -68,6 +68,18 @@ impl Order {
         if self.find(sequence) { Seen::After(self.next - 1) } else { Seen::Again }
     }
 
+    /// Takes everything up to `sequence` for seen.
+    pub fn pass(&mut self, sequence: u32) {
+        self.begin(0);
+        self.next = self.next.max(sequence + 1);
+    }
+
+    /// Whether `sequence`, which is before `end`, never came.
+    pub fn misses(&self, sequence: u32, end: u32) -> bool {
+        let missing = || self.missing.iter().flat_map(|missing| &missing.ranges).any(|gap| gap.contains(&sequence));
+        sequence < end && (sequence >= self.next || missing())
+    }
+
     /// How many of the messages before `end` never came.
     pub fn lost(&self, end: u32) -> u64 {
         // Of an open order nothing is lost: the subtraction saturates.
@@ -78,10 +90,10 @@ impl Order {
         unseen + missing.map_or(0, missed)
     }
 
-    /// The first message before `end` that never came.
-    pub fn first_lost(&self, end: u32) -> Option<u32> {
-        let gap = self.missing.as_deref().and_then(|missing| missing.ranges.first());
-        gap.map(|gap| gap.start).or((self.next < end).then_some(self.next))
+    /// The first message before `end` that never came, those in `unpublished` apart.
+    pub fn first_lost(&self, end: u32, unpublished: &[u32]) -> Option<u32> {
+        let gaps = self.missing.iter().flat_map(|missing| missing.ranges.iter().cloned()).flatten();
+        gaps.chain(self.next..end).find(|sequence| !unpublished.contains(sequence))
     }
 
     fn miss(&mut self, gap: Range<u32>) {
@@ -119,7 +131,7 @@ mod tests {
         let mut order = Order::default();
         assert!((0..1000).all(|sequence| order.see(sequence) == Seen::InTurn));
         assert!(order.missing.is_none());
-        assert_eq!((order.lost(1000), order.first_lost(1000)), (0, None));
+        assert_eq!((order.lost(1000), order.first_lost(1000, &[])), (0, None));
         assert!(size_of::<Order>() <= 16);
     }
 
@@ -140,7 +152,7 @@ mod tests {
             let mut order = Order::default();
             let seen: Vec<_> = arrivals.iter().map(|&sequence| order.see(sequence)).collect();
             assert_eq!(seen, expected, "{arrivals:?}");
-            assert_eq!((order.lost(4), order.first_lost(4)), (lost, first_lost), "{arrivals:?}");
+            assert_eq!((order.lost(4), order.first_lost(4, &[])), (lost, first_lost), "{arrivals:?}");
         }
     }
 
@@ -162,17 +174,38 @@ mod tests {
             }
             let lost = (0..5).filter(|sequence| !list.contains(sequence));
             assert_eq!(order.lost(5), lost.clone().count() as u64, "{arrivals:?}");
-            assert_eq!(order.first_lost(5), lost.min(), "{arrivals:?}");
+            assert_eq!(order.first_lost(5, &[]), lost.min(), "{arrivals:?}");
         }
     }
 
     #[test]
     fn an_open_order_begins_with_its_first_message() {
         let mut order = Order::open();
-        assert_eq!((order.next(), order.lost(100), order.first_lost(100)), (None, 0, None));
+        assert_eq!((order.next(), order.lost(100), order.first_lost(100, &[])), (None, 0, None));
         assert_eq!([40, 41, 43].map(|sequence| order.see(sequence)), [Seen::InTurn; 3]);
-        assert_eq!((order.next(), order.lost(45), order.first_lost(45)), (Some(44), 2, Some(42)));
+        assert_eq!((order.next(), order.lost(45), order.first_lost(45, &[])), (Some(44), 2, Some(42)));
         assert_eq!(order.see(7), Seen::Again, "it is from before");
+    }
+
+    #[test]
+    fn what_is_missing_is_known_by_its_number() {
+        let mut order = Order::default();
+        [0, 1, 4, 6].into_iter().for_each(|sequence| assert_eq!(order.see(sequence), Seen::InTurn));
+        let missed: Vec<_> = (0..10).filter(|sequence| order.misses(*sequence, 9)).collect();
+        assert_eq!(missed, [2, 3, 5, 7, 8]);
+        assert_eq!(
+            [&[][..], &[2], &[2, 3, 5, 7]].map(|unpublished| order.first_lost(9, unpublished)),
+            [2, 3, 8].map(Some)
+        );
+        assert_eq!(order.first_lost(7, &[2, 3, 5]), None);
+    }
+
+    #[test]
+    fn what_is_passed_is_not_missed() {
+        for mut order in [Order::default(), Order::open()] {
+            [4, 2].into_iter().for_each(|sequence| order.pass(sequence));
+            assert_eq!((order.next(), order.lost(7)), (Some(5), 2));
+        }
     }
 
     #[test]

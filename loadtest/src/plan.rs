@@ -3,7 +3,7 @@
 use crate::error::Error;
 use crate::limits::Limit;
 use crate::motion::{Kind, Motion};
-use crate::options::Options;
+use crate::options::{Options, Publish};
 use crate::remote::{Key, Workers};
 use crate::scenario::{self, Bursts, Scenario};
 use crate::schedule::Schedule;
@@ -19,12 +19,16 @@ const MESSAGES_MAX: u64 = 4_000_000;
 const SIZE_BYTES_MAX: usize = 16 << 20;
 /// Places of clients in rooms at most: each keeps an order of 24 bytes.
 const PLACES_MAX: u64 = 100_000_000;
+/// Keys of clients in rooms at most: of each a number of 4 bytes is kept.
+const VALUES_MAX: u64 = 400_000_000;
 /// Rooms told by their count at most, as many as clients: more could only be empty, and each takes memory.
 const ROOMS_MAX: u32 = 10_000_000;
 
 #[derive(Clone, Debug)]
 pub struct Plan {
     pub target: Target,
+    /// Where clients go on to when the server closes them; back to it, unless told.
+    pub then: Option<Target>,
     pub workload: String,
     pub connections: u32,
     /// Connections begun per second, at most.
@@ -35,6 +39,8 @@ pub struct Plan {
     pub bursts: Option<Bursts>,
     /// Messages per second; in a burst, where there are bursts.
     pub rate: f64,
+    /// Messages have so many keys, one after the other; zero: they have none.
+    pub keys: u32,
     pub size: usize,
     pub duration: Duration,
     /// How many messages that makes; zero: nothing is published, the connections are held for the duration.
@@ -72,16 +78,23 @@ impl Plan {
         let speech = Speech::new(&options)?;
         let key = options.key.as_deref().map(Key::read).transpose()?;
         let workers = Workers { addresses: options.workers, key, words: options.words, scenario: text };
+        let nobody_moves = scenario.motion.is_none();
+        if options.still && nobody_moves {
+            let problem = "nobody moves in this workload; leave it out".to_owned();
+            return Err(Error::Option { option: "--still", problem });
+        }
         let plan = Plan {
             target: options.target.speaking(speech.protocol),
+            then: options.then.map(|target| target.speaking(speech.protocol)),
             workload,
             connections: options.connections.or(scenario.connections).unwrap_or(1000),
             ramp: options.ramp.or(scenario.ramp).unwrap_or(2000.0),
             room: options.room.or(scenario.room),
             layout: scenario.rooms,
-            motion: scenario.motion,
+            motion: scenario.motion.map(|motion| Motion { still: options.still, ..motion }),
             bursts: scenario.bursts,
             rate: options.rate.or(scenario.rate).unwrap_or(10.0),
+            keys: options.keys.or(scenario.keys).unwrap_or(0),
             size: options.size.or(scenario.size).unwrap_or(200),
             duration: options.duration.or(scenario.duration).unwrap_or(Duration::from_secs(10)),
             messages: 0,
@@ -128,9 +141,25 @@ impl Plan {
         if u64::from(self.connections) * u64::from(per_client) > PLACES_MAX {
             return problem("rooms", "connections × per_client is 100,000,000 at most");
         }
+        if self.keys > 0 && self.speech.publish != Publish::Http {
+            return problem("--keys", "only POST /api/publish carries a key; leave out --publish");
+        }
+        if u64::from(self.connections) * u64::from(per_client) * u64::from(self.keys) > VALUES_MAX {
+            return problem("--keys", "connections × rooms per client × keys is 400,000,000 at most");
+        }
         let several = count.unwrap_or(1) > 1 || size.is_some() || per_client > 1 || self.layout.apart;
         if several && self.room.is_none() {
             return problem("rooms", "several rooms need a name to begin with: room = \"NAME\", or --room NAME");
+        }
+        let returns = self.motion.is_some_and(|motion| motion.kind == Kind::Return);
+        if self.then.is_some() && !returns {
+            return problem(
+                "--then",
+                "clients go on to it in a workload whose motion is kind = \"return\", like drain",
+            );
+        }
+        if returns && self.rate > 0.0 {
+            return problem("motion", "who is at which server nobody knows, so nothing can be counted: rate = \"0/s\"");
         }
         match self.motion {
             Some(motion) => {
@@ -210,16 +239,36 @@ pub mod tests {
 
     #[test]
     fn every_named_scenario_makes_a_plan() {
-        for name in ["ticker", "scores", "chat", "notify", "auction", "storm", "stall", "join", "connect", "churn"] {
+        for name in [
+            "ticker", "scores", "chat", "notify", "auction", "storm", "stall", "join", "connect", "churn", "drain",
+            "conflate",
+        ] {
             assert_eq!(plan(&["--workload", name]).map(|plan| plan.workload), Ok(name.to_owned()));
         }
     }
 
     #[test]
     fn options_that_do_not_fit_together() {
-        let table: [(&[&str], &str); 4] = [
+        let table: [(&[&str], &str); 9] = [
             (&["--size", "35"], "--size: a message is 36 bytes at least, for its stamp, and 16m at most"),
             (&["--size", "17m"], "--size: a message is 36 bytes at least, for its stamp, and 16m at most"),
+            (
+                &["--workload", "conflate", "--publish", "event:pub"],
+                "--keys: only POST /api/publish carries a key; leave out --publish",
+            ),
+            (
+                &["--keys", "1000000", "--connections", "1000"],
+                "--keys: connections × rooms per client × keys is 400,000,000 at most",
+            ),
+            (
+                &["--then", "http://h:2"],
+                "--then: clients go on to it in a workload whose motion is kind = \"return\", like drain",
+            ),
+            (&["--still"], "--still: nobody moves in this workload; leave it out"),
+            (
+                &["--workload", "drain", "--rate", "5"],
+                "motion: who is at which server nobody knows, so nothing can be counted: rate = \"0/s\"",
+            ),
             (
                 &["--rate", "0.1", "--duration", "1s"],
                 "--duration: no message falls into this time; make it longer, or raise --rate",

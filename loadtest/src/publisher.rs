@@ -14,6 +14,7 @@ use crate::stamp::Stamp;
 use crate::tally::Times;
 use crate::wire::Wire;
 use serde_json::json;
+use std::collections::VecDeque;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
@@ -28,6 +29,8 @@ const WAIT_MAX: Nanos = 20_000_000;
 /// A stream for requests that rested for so long is not used again. Node closes such ones after five seconds, and a
 /// request that crosses the closing is lost.
 const REST_MAX: Nanos = 1_000_000_000;
+/// A server that wants to be left alone for longer wants no publisher.
+const PAUSE_MAX: Duration = Duration::from_secs(60);
 /// How often the board is told what this thread spends.
 const TELL: Nanos = 250_000_000;
 /// Below this a sleep is too coarse, and the thread spins.
@@ -58,7 +61,10 @@ enum Way {
         head: String,
         /// Bytes that are no whole answer yet.
         answers: Vec<u8>,
-        unanswered: u32,
+        /// The messages of requests that are not answered, in their order; `None` for a test message.
+        unanswered: VecDeque<Option<u32>>,
+        /// Until when the server wants nothing more.
+        pause: Nanos,
         /// When the last request was put; `None` when the server has closed the stream.
         used: Option<Nanos>,
     },
@@ -75,7 +81,7 @@ impl From<String> for Trouble {
 
 /// Runs until the run is over. A failure goes to the board.
 pub fn run(board: &Board) -> Outcome {
-    let mut publisher = match Wire::connect(board.server) {
+    let mut publisher = match Wire::connect(board.place(false).server) {
         Ok(wire) => Publisher::new(board, wire),
         Err(error) => {
             board.fail(Error::Publisher { cause: error::cause(&error) });
@@ -104,7 +110,8 @@ impl<'a> Publisher<'a> {
                     "POST /api/publish HTTP/1.1\r\nHost: {host}\r\n{}Content-Type: application/json\r\nContent-Length: ",
                     speech.headers
                 );
-                Way::Http { head, answers: Vec::new(), unanswered: 0, used: Some(board.clock.now()) }
+                let (answers, unanswered) = (Vec::new(), VecDeque::new());
+                Way::Http { head, answers, unanswered, pause: 0, used: Some(board.clock.now()) }
             }
         };
         let seat = board.seats.last().expect("the last one is the publisher's");
@@ -132,7 +139,7 @@ impl<'a> Publisher<'a> {
         while board.phase() < Phase::Measuring {
             let now = board.clock.now();
             // Until then there is nothing to do, and the core may be needed by those that connect.
-            let begun = board.phase() == Phase::Warming && self.ready();
+            let begun = board.phase() == Phase::Warming && self.ready() && now >= self.pause();
             if begun && now >= next {
                 if let Some(&room) = round.next() {
                     self.put(Stamp::warm_up(board.part.run, room, now), room)?;
@@ -157,8 +164,10 @@ impl<'a> Publisher<'a> {
             if board.phase() != Phase::Measuring {
                 return Ok(());
             }
-            self.outcome.late.record(now - due);
-            board.late.store(now - due, Relaxed);
+            // Until the server wants to hear of us again the lateness is its own.
+            let late = now - due.max(self.pause());
+            self.outcome.late.record(late);
+            board.late.store(late, Relaxed);
             board.sent.store(message + 1, Relaxed);
             self.put(Stamp { run: board.part.run, sequence: message, due }, board.rooms.room(message))?;
             self.turn(0)?;
@@ -169,7 +178,7 @@ impl<'a> Publisher<'a> {
     /// Serves the stream until `due`, and gives the time then; earlier only when nothing more is to be published.
     fn wait_until(&mut self, due: Nanos) -> Result<Nanos, Trouble> {
         loop {
-            let now = self.board.clock.now();
+            let (now, due) = (self.board.clock.now(), due.max(self.pause()));
             if now >= due || self.board.phase() != Phase::Measuring {
                 return Ok(now.max(due));
             }
@@ -187,6 +196,14 @@ impl<'a> Publisher<'a> {
         }
     }
 
+    /// Until when the server wants nothing more.
+    fn pause(&self) -> Nanos {
+        match &self.way {
+            Way::Client { .. } => 0,
+            Way::Http { pause, .. } => *pause,
+        }
+    }
+
     fn ready(&self) -> bool {
         match &self.way {
             Way::Client { session, .. } => session.stage() == Stage::Ready,
@@ -197,22 +214,29 @@ impl<'a> Publisher<'a> {
     fn put(&mut self, stamp: Stamp, room: u32) -> Result<(), Trouble> {
         if self.rests() {
             let trouble = |error| Trouble(Error::Publisher { cause: error::cause(&error) });
-            self.wire = Wire::connect(self.board.server).map_err(trouble)?;
+            self.wire = Wire::connect(self.board.place(false).server).map_err(trouble)?;
         }
         let plan = &self.board.plan;
         let mut data = Vec::with_capacity(plan.size);
         stamp.put(plan.size, &mut data);
         let data = std::str::from_utf8(&data).expect("a stamp is ASCII");
         let room = self.board.rooms.name(room);
+        let message = stamp.warms_up().is_none().then_some(stamp.sequence);
         let out = self.wire.out();
         match &mut self.way {
             Way::Client { session, words } => session.put(words, data, room.as_deref(), out),
             Way::Http { head, unanswered, used, .. } => {
-                (*unanswered, *used) = (*unanswered + 1, Some(self.board.clock.now()));
+                unanswered.push_back(message);
+                *used = Some(self.board.clock.now());
                 let rooms: Vec<_> = room.into_iter().collect();
                 let namespace = &plan.speech.namespace;
-                let body =
-                    json!({ "namespace": namespace, "rooms": rooms, "event": "msg", "args": [data] }).to_string();
+                let mut body = json!({ "namespace": namespace, "rooms": rooms, "event": "msg", "args": [data] });
+                if let Some(sequence) =
+                    message.filter(|_| plan.keys > 0).map(|message| self.board.rooms.sequence(message))
+                {
+                    body["conflate"] = format!("key-{}", sequence % plan.keys).into();
+                }
+                let body = body.to_string();
                 out.extend_from_slice(format!("{head}{}\r\n\r\n{body}", body.len()).as_bytes());
             }
         }
@@ -221,8 +245,12 @@ impl<'a> Publisher<'a> {
 
     /// Whether the stream has been of no use for so long that the server may have closed it.
     fn rests(&self) -> bool {
-        let Way::Http { unanswered: 0, used, .. } = self.way else { return false };
-        used.is_none_or(|used| self.board.clock.now() > used + REST_MAX)
+        match &self.way {
+            Way::Http { unanswered, used, .. } if unanswered.is_empty() => {
+                used.is_none_or(|used| self.board.clock.now() > used + REST_MAX)
+            }
+            _ => false,
+        }
     }
 
     fn turn(&mut self, wait: Nanos) -> Result<(), Trouble> {
@@ -235,42 +263,103 @@ impl<'a> Publisher<'a> {
             std::thread::sleep(Duration::from_nanos(wait));
             return Ok(());
         }
-        let (way, plan) = (&mut self.way, &self.board.plan);
+        let (way, board, plan) = (&mut self.way, self.board, &self.board.plan);
         let turned = self.wire.turn(Duration::from_nanos(wait), |bytes, out| match way {
             Way::Client { session, words } => {
                 let ended =
                     |ending| Trouble(Error::from_ending(plan.connections, ending, &plan.speech, &plan.target.url()));
                 session.receive(words, bytes, out, &mut |_| {}).map_err(ended)
             }
-            Way::Http { answers, unanswered, .. } => {
+            Way::Http { answers, unanswered, pause, .. } => {
                 answers.extend_from_slice(bytes);
-                *unanswered = unanswered.saturating_sub(check_answers(answers)?);
+                let (refused, wait) = check_answers(answers, unanswered)?;
+                board.refusals.note(&refused);
+                if let Some(wait) = wait {
+                    *pause = board.clock.now() + wait.as_nanos() as Nanos;
+                }
                 Ok(())
             }
         });
         match (&mut self.way, turned) {
             // The server closes a stream that owes nothing: a fresh one will do as well.
-            (Way::Http { unanswered: 0, used, .. }, Err(_)) => *used = None,
+            (Way::Http { unanswered, used, .. }, Err(_)) if unanswered.is_empty() => *used = None,
             (_, turned) => turned?,
         }
         Ok(())
     }
 }
 
-/// Takes the whole answers, and says how many; each must be a success.
-fn check_answers(answers: &mut Vec<u8>) -> Result<u32, Trouble> {
-    let (mut taken, mut count) = (0, 0);
+/// The messages that were refused, and how long the server wants to be left alone.
+type Refused = (Vec<u32>, Option<Duration>);
+
+/// Takes the whole answers; each must be a success, or a refusal that tells when to come again.
+fn check_answers(answers: &mut Vec<u8>, unanswered: &mut VecDeque<Option<u32>>) -> Result<Refused, Trouble> {
+    let (mut taken, mut refused, mut wait) = (0, Vec::new(), None);
     while let Some((answer, (_, length))) = http::answer(&answers[taken..])
         .map_err(|_| Trouble(Error::Publisher { cause: "POST /api/publish was not answered in HTTP".to_owned() }))?
     {
         if !(200..300).contains(&answer.status) {
-            return Err(Trouble(Error::PublishRefused { line: answer.line().to_owned() }));
+            let Some(again) = retry_after(&answer) else {
+                return Err(Trouble(Error::PublishRefused { line: answer.line().to_owned() }));
+            };
+            refused.extend(unanswered.front().copied().flatten());
+            wait = wait.max(Some(again));
         }
-        (taken, count) = (taken + length, count + 1);
+        unanswered.pop_front();
+        taken += length;
         if taken == answers.len() {
             break;
         }
     }
     answers.drain(..taken);
-    Ok(count)
+    Ok((refused, wait))
+}
+
+/// When a publisher that is too fast may come again.
+fn retry_after(answer: &http::Answer<'_>) -> Option<Duration> {
+    let seconds = answer.header("retry-after").filter(|_| matches!(answer.status, 429 | 503))?.parse().ok()?;
+    Some(Duration::from_secs(seconds)).filter(|wait| *wait <= PAUSE_MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(answers: &str, unanswered: &[Option<u32>]) -> Result<(Refused, usize), String> {
+        let mut left = unanswered.iter().copied().collect();
+        let refused =
+            check_answers(&mut answers.as_bytes().to_vec(), &mut left).map_err(|Trouble(error)| error.to_string());
+        refused.map(|refused| (refused, left.len()))
+    }
+
+    const TAKEN: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}";
+
+    fn busy(status: &str, wait: &str) -> String {
+        format!("HTTP/1.1 {status}\r\nRetry-After: {wait}\r\nContent-Length: 2\r\n\r\n{{}}")
+    }
+
+    #[test]
+    fn answers_belong_to_the_messages_in_their_order() {
+        let four = [TAKEN, &busy("503 Service Unavailable", "2"), TAKEN, &busy("429 Too Many Requests", "1")].concat();
+        let table: [(&str, &[Option<u32>], Refused, usize); 4] = [
+            (TAKEN, &[Some(7)], (vec![], None), 0),
+            (&four, &[None, Some(0), Some(1), Some(2), Some(3)], (vec![0, 2], Some(Duration::from_secs(2))), 1),
+            (&busy("503 Service Unavailable", "4"), &[None], (vec![], Some(Duration::from_secs(4))), 0),
+            (&four[..60], &[None, Some(0)], (vec![], None), 1),
+        ];
+        for (answers, unanswered, refused, left) in table {
+            assert_eq!(check(answers, unanswered), Ok((refused, left)), "{answers}");
+        }
+    }
+
+    #[test]
+    fn a_refusal_that_does_not_say_when_to_come_again_ends_the_run() {
+        let never = "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n".to_owned();
+        for answer in
+            [never, busy("503 Service Unavailable", "61"), busy("429 Too Many Requests", "soon"), busy("401 No", "1")]
+        {
+            let error = check(&answer, &[Some(1)]).expect_err("it is no answer to wait for");
+            assert!(error.starts_with("POST /api/publish was answered with 'HTTP/1.1 "), "{error}");
+        }
+    }
 }

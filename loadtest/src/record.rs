@@ -16,6 +16,7 @@
 use crate::error::{self, Error, Unreadable};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use std::collections::BTreeMap;
 use std::path::Path;
 
 pub const FORMAT: u32 = 1;
@@ -79,6 +80,15 @@ pub struct Planned {
     pub duration_s: f64,
     pub messages: u32,
     pub seed: u64,
+    /// Keys that messages have in turn; zero: they have none.
+    #[serde(default)]
+    pub keys: u32,
+    /// Nobody moved, though the same clients were counted as if they did.
+    #[serde(default)]
+    pub still: bool,
+    /// Where closed clients went on to.
+    #[serde(default)]
+    pub then: Option<String>,
     pub limits: Vec<String>,
 }
 
@@ -94,15 +104,24 @@ pub struct Connecting {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Counts {
     pub published: u32,
+    /// Those among them that the server refused with 429 or 503 and `Retry-After`: nobody could have them.
+    #[serde(default)]
+    pub refused: u32,
     /// Deliveries that there should have been, and those that there were, each client and message once.
     pub expected: u64,
     pub delivered: u64,
+    /// Deliveries that a newer value of the same key made needless, to clients that stay.
+    #[serde(default)]
+    pub conflated: u64,
     pub per_second: u64,
     /// Messages to rooms in which clients stay all the time, and those among them that reached every such client.
     pub awaited: u32,
     pub complete: u32,
-    /// Clients that were ended by the server while messages were counted.
+    /// Clients that were ended by the server while messages were counted; those among them that it evicted because they
+    /// read too slowly (1008), although they read.
     pub closed: u64,
+    #[serde(default)]
+    pub evicted: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -159,10 +178,10 @@ pub struct Quantiles {
     pub samples: u64,
 }
 
-/// Clients that dropped and came back, joined late, or stopped reading.
+/// Clients that dropped and came back, joined late, stopped reading, or were closed and came back.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Moved {
-    /// `drop`, `join` or `stall`.
+    /// `drop`, `join`, `stall` or `return`.
     pub kind: String,
     pub clients: u32,
     /// How often one of them moved.
@@ -176,19 +195,67 @@ pub struct Moved {
     /// Those that dropped and were not back when the run was over.
     #[serde(default)]
     pub away: u64,
+    /// What the server refused with, and how often.
+    #[serde(default)]
+    pub refused_with: BTreeMap<String, u64>,
+    /// Of those that the server ended while they stalled: how long they had stalled, where the end was seen at once.
+    #[serde(default)]
+    pub ended_ms: Quantiles,
+    /// From the first that moved to the last that was back; absent while somebody is away.
+    #[serde(default)]
+    pub all_back_s: Option<f64>,
+    /// Clients that went, connections that were begun to come back, and clients that were back, in each second.
+    #[serde(default)]
+    pub left: Pace,
+    #[serde(default)]
+    pub asked: Pace,
+    #[serde(default)]
+    pub back: Pace,
+    /// What the others noticed.
+    #[serde(default)]
+    pub beside: Beside,
+}
+
+/// How many in each second, from the first one on; the most in one of them, and the mean from the first to the last.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Pace {
+    pub per_s: Vec<u64>,
+    pub largest: u64,
+    pub mean: f64,
+}
+
+/// Delays of last receivers, of the messages due before the first client moved, from then until the last was back, and
+/// later; and the generator's own lag while clients came back, in threads whose clients are waited for.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Beside {
+    pub before_ms: Quantiles,
+    pub during_ms: Quantiles,
+    pub after_ms: Quantiles,
+    pub lag_ms: Quantiles,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Server {
     pub cpu_s: Option<f64>,
-    /// While messages were published and delivered, per delivery.
+    /// While messages were published and delivered, in all and per delivery.
+    #[serde(default)]
+    pub cpu_publishing_s: Option<f64>,
     pub cpu_per_delivery_us: Option<f64>,
     /// While clients connected, per client.
     pub cpu_per_connect_us: Option<f64>,
     pub resident_before: Option<u64>,
     /// When every client was connected.
     pub resident_connected: Option<u64>,
+    /// When the first message was due.
+    #[serde(default)]
+    pub resident_published: Option<u64>,
     pub resident_max: Option<u64>,
+    /// After the last delivery, with all clients still there, stalled ones too.
+    #[serde(default)]
+    pub resident_end: Option<u64>,
+    /// A second after all clients had gone.
+    #[serde(default)]
+    pub resident_after: Option<u64>,
     /// What went wrong with watching.
     pub trouble: Option<String>,
 }
@@ -380,7 +447,7 @@ const EXAMPLE: &str = include_str!("../tests/runs/record.json");
 
 #[cfg(test)]
 fn erase(value: &mut Value) {
-    const OPTIONAL: [&str; 5] = ["moved", "server", "invalid", "error", "first"];
+    const OPTIONAL: [&str; 6] = ["moved", "server", "invalid", "error", "first", "then"];
     match value {
         Value::Object(fields) => fields.iter_mut().for_each(|(name, field)| match field {
             _ if OPTIONAL.contains(&name.as_str()) => *field = Value::Null,

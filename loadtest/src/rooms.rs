@@ -111,6 +111,11 @@ impl Rooms {
         behind + layer * self.rooms_per_layer + place
     }
 
+    /// Whether those that move have rooms of their own.
+    pub fn are_apart(&self) -> bool {
+        self.apart
+    }
+
     pub fn moves(&self, client: u32) -> bool {
         self.motion.is_some_and(|motion| motion.moves(client))
     }
@@ -211,8 +216,15 @@ mod tests {
     use std::collections::{BTreeMap, BTreeSet};
     use std::time::Duration;
 
-    const DROP: Motion =
-        Motion { kind: Kind::Drop, share: 0.5, at: Duration::ZERO, over: Duration::ZERO, repeat: false };
+    const DROP: Motion = Motion {
+        kind: Kind::Drop,
+        share: 0.5,
+        at: Duration::ZERO,
+        over: Duration::ZERO,
+        repeat: false,
+        after: None,
+        still: false,
+    };
 
     fn rooms(layout: scenario::Rooms, motion: Option<Motion>, clients: u32) -> Rooms {
         Rooms::new(Some("r"), &layout, motion, clients, 7)

@@ -10,7 +10,7 @@
 //! drain. An interruption, or a failure while messages are counted, goes to the drain, so that the report is of what
 //! was seen so far and messages under way are not called lost.
 
-use crate::board::{Board, Counts, Part, Phase, Seat};
+use crate::board::{Board, Counts, Part, Phase, Seat, Servers};
 use crate::clock::{Clock, Nanos};
 use crate::crowd::{self, Crowd};
 use crate::error::{self, Error};
@@ -27,7 +27,8 @@ use crate::sources::Sources;
 use crate::tables;
 use crate::tally::Times;
 use crate::watch::{self, Sample, ServerWatch, Spent};
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
+use std::ops::Range;
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
@@ -41,6 +42,8 @@ const UNHEARD: Duration = Duration::from_secs(10);
 pub const GRACE: Duration = Duration::from_secs(5);
 /// After the last expected delivery: time for one too many to arrive.
 const SETTLE: Duration = Duration::from_millis(250);
+/// What a watched server is given to clear up behind clients that have gone, until its memory is looked at again.
+const AFTERWARDS: Duration = Duration::from_secs(1);
 /// Between the warm-up and the first message: time for the last test message to be over.
 const PAUSE: Duration = Duration::from_millis(250);
 const STEP: Duration = Duration::from_millis(5);
@@ -67,33 +70,36 @@ pub struct Notes {
     /// Clients that were ready.
     pub ready: u32,
     pub seconds: Vec<Second>,
-    /// The server before the first connection, when all were there, when the first message was due, and at the end.
-    pub server: [Option<Sample>; 4],
+    /// The server before the first connection, when all were there, when the first message was due, after the last
+    /// delivery, and [`AFTERWARDS`] after the clients had gone.
+    pub server: [Option<Sample>; 5],
     pub server_trouble: Option<String>,
 }
 
 /// What clients of this process stand on.
 pub struct Ground {
-    pub server: SocketAddr,
+    pub servers: Servers,
     pub sources: Sources,
-    pub threads: u32,
+    /// Of each thread, the numbers of its clients.
+    pub crews: Vec<Vec<u32>>,
 }
 
 impl Ground {
     /// Room for so many clients. `told` are the addresses that they come from.
-    pub fn prepare(plan: &Plan, clients: u32, told: &[IpAddr]) -> Result<Ground, Error> {
+    pub fn prepare(plan: &Plan, clients: Range<u32>, told: &[IpAddr]) -> Result<Ground, Error> {
         let what = "the limit of descriptors is not known";
         let table_limit =
             kernel::raise_table_limit().map_err(|error| Error::System { what, cause: error::cause(&error) })?;
         let cores = thread::available_parallelism().map_or(1, usize::from);
-        let threads = tables::threads(clients, table_limit, cores)?;
-        let server = plan.target.reach()?;
-        Ok(Ground { server, sources: Sources::choose(server, clients, plan.speech.streams_each(), told)?, threads })
+        let crews = tables::crews(plan, clients.clone(), table_limit, cores)?;
+        let servers = Servers::reach(plan)?;
+        let sources = Sources::choose(servers.first, clients.len() as u32, plan.speech.streams_each(), told)?;
+        Ok(Ground { servers, sources, crews })
     }
 
     /// All the clients are elsewhere.
     fn without_clients(plan: &Plan) -> Result<Ground, Error> {
-        Ok(Ground { server: plan.target.reach()?, sources: Sources::Own, threads: 0 })
+        Ok(Ground { servers: Servers::reach(plan)?, sources: Sources::Own, crews: Vec::new() })
     }
 }
 
@@ -101,16 +107,18 @@ impl Ground {
 pub fn run(plan: Plan, interrupted: &AtomicBool, output: &mut Output) -> Result<Report, Error> {
     let (clock, part) = (Clock::start(), Part::whole(plan.connections));
     let (ground, links) = match &plan.workers {
-        None => (Ground::prepare(&plan, plan.connections, &plan.sources)?, Vec::new()),
+        None => (Ground::prepare(&plan, part.clients.clone(), &plan.sources)?, Vec::new()),
         Some(workers) => (Ground::without_clients(&plan)?, workers.open(&plan, part.run, clock)?),
     };
     let elsewhere: u32 = links.iter().map(Link::threads).sum();
     let watch = ServerWatch::start(&plan, clock)?;
-    let board = Board::new(plan, ground.server, ground.sources, ground.threads + elsewhere, clock, part);
-    let gathered = Barrier::new(ground.threads as usize + 1);
+    let Ground { servers, sources, crews } = ground;
+    let threads = crews.len() as u32;
+    let board = Board::new(plan, servers, sources, threads + elsewhere, clock, part);
+    let gathered = Barrier::new(threads as usize + 1);
     let merge = Merge::new(&board.marks, &board.rooms, &links.iter().map(Link::clients).collect::<Vec<_>>());
     let seen = thread::scope(|scope| {
-        let crowds = Crowd::spawn_all(scope, &board, ground.threads, &gathered);
+        let crowds = Crowd::spawn_all(scope, &board, crews, &gathered);
         let mut seats = &board.seats[..elsewhere as usize];
         let links = links.into_iter().map(|link| {
             let (own, rest) = seats.split_at(link.threads() as usize);
@@ -124,7 +132,7 @@ pub fn run(plan: Plan, interrupted: &AtomicBool, output: &mut Output) -> Result<
         control.warm_up();
         control.measure();
         control.drain();
-        let notes = control.finish();
+        let (notes, watch) = control.finish();
         board.enter(Phase::Over);
         let mut seen = Seen {
             crowds: crowds.into_iter().map(|crowd| crowd.join().expect("a panic of a crowd is a bug")).collect(),
@@ -140,6 +148,11 @@ pub fn run(plan: Plan, interrupted: &AtomicBool, output: &mut Output) -> Result<
         }
         if let Some(thread) = publisher {
             seen.publisher = thread.join().expect("a panic of the publisher is a bug");
+        }
+        if let Some(mut watch) = watch {
+            thread::sleep(AFTERWARDS);
+            seen.notes.server[4] = watch.fresh_sample();
+            seen.notes.server_trouble = watch.trouble();
         }
         seen
     });
@@ -265,7 +278,7 @@ impl<'a> Control<'a> {
                 (last, changed) = (counts, now);
             }
             let quiet = Duration::from_nanos(now - changed);
-            let everything = counts.to_audience == self.board.rooms.expected(self.board.sent());
+            let everything = Some(counts.to_audience) == self.board.expected();
             // Of clients that move nobody knows what they are still to receive.
             let moving = self.board.plan.motion.is_some();
             let patience = if everything && !moving || counts.ready == 0 { SETTLE } else { GRACE };
@@ -277,11 +290,10 @@ impl<'a> Control<'a> {
         }
     }
 
-    fn finish(mut self) -> Notes {
+    fn finish(mut self) -> (Notes, Option<ServerWatch>) {
         self.note_server(3);
-        self.notes.server_trouble = self.watch.as_ref().and_then(ServerWatch::trouble);
         self.write_second();
-        self.notes
+        (self.notes, self.watch)
     }
 
     fn note_server(&mut self, moment: usize) {
@@ -397,7 +409,7 @@ impl<'a> Control<'a> {
             published: sent,
             messages: plan.messages,
             delivered: counts.delivered,
-            under_way: board.rooms.expected(sent).saturating_sub(counts.to_audience),
+            under_way: board.expected().map_or(0, |expected| expected.saturating_sub(counts.to_audience)),
             per_second: ((counts.delivered - before.delivered) as f64 / since) as u64,
             behind: counts.behind,
             last: Some(self.last.clone()),

@@ -13,7 +13,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use std::path::Path;
 use std::time::Duration;
 
-const NAMED: [(&str, &str); 10] = [
+const NAMED: [(&str, &str); 12] = [
     ("ticker", include_str!("../scenarios/ticker.toml")),
     ("scores", include_str!("../scenarios/scores.toml")),
     ("chat", include_str!("../scenarios/chat.toml")),
@@ -24,6 +24,8 @@ const NAMED: [(&str, &str); 10] = [
     ("join", include_str!("../scenarios/join.toml")),
     ("connect", include_str!("../scenarios/connect.toml")),
     ("churn", include_str!("../scenarios/churn.toml")),
+    ("conflate", include_str!("../scenarios/conflate.toml")),
+    ("drain", include_str!("../scenarios/drain.toml")),
 ];
 
 /// A scenario as it is written: what is left out is left to the flags and the defaults.
@@ -40,6 +42,8 @@ pub struct Scenario {
     /// Messages per second; in a burst, where there are bursts. Zero: nothing is published.
     #[serde(deserialize_with = "rate_or_zero")]
     pub rate: Option<f64>,
+    /// Messages have so many keys, one after the other; zero, unless told: none.
+    pub keys: Option<u32>,
     /// The length of a message's string, in bytes.
     #[serde(deserialize_with = "bytes")]
     pub size: Option<usize>,
@@ -180,15 +184,16 @@ mod tests {
         let (example, _) = rest.split_once("```").expect("it ends");
         let plan = crate::plan::tests::plan_of(example);
         assert_eq!((plan.connections, plan.messages, plan.layout.apart), (10_000, 300, true));
-        let Scenario { connections, ramp, room, rate, size, duration, rooms, bursts, motion } =
+        let Scenario { connections, ramp, room, rate, keys, size, duration, rooms, bursts, motion } =
             Scenario::parse(example).expect("it is one");
         assert!(connections.is_some() && ramp.is_some() && room.is_some() && rate.is_some() && size.is_some());
-        assert!(duration.is_some() && bursts.is_some());
+        assert!(duration.is_some() && bursts.is_some() && keys == Some(100));
         let Rooms { count, size, spread, per_client, apart } = rooms;
         assert_eq!((count, size, spread, per_client, apart), (Some(1000), None, Spread::Zipf, 2, true));
-        let Motion { kind, share, at, over, repeat } = motion.expect("clients move");
-        assert_eq!((kind, share, repeat), (Kind::Drop, 0.5, true));
+        let Motion { kind, share, at, over, repeat, after, still } = motion.expect("clients move");
+        assert_eq!((kind, share, repeat, still), (Kind::Drop, 0.5, true, false));
         assert_eq!((at, over), (Duration::from_secs(5), Duration::from_secs(10)));
+        assert_eq!(after, Some(Duration::from_millis(500)));
     }
 
     #[test]

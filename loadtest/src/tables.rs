@@ -4,6 +4,7 @@
 //! as many threads as the limit asks for, and a few more when there are cores and work for them.
 
 use crate::error::Error;
+use crate::plan::Plan;
 use std::ops::Range;
 
 /// Descriptors that a thread needs beside its connections: standard streams, poll, the report, and some to spare.
@@ -28,6 +29,26 @@ pub fn threads(connections: u32, table_limit: u64, cores: usize) -> Result<u32, 
     Ok(needed.max(useful).max(1) as u32)
 }
 
+/// The numbers of each thread's clients. Where those that move have rooms of their own, they have threads of their own
+/// too, so that a storm of theirs delays nobody whose messages are timed.
+pub fn crews(plan: &Plan, clients: Range<u32>, table_limit: u64, cores: usize) -> Result<Vec<Vec<u32>>, Error> {
+    let apart = plan.motion.filter(|_| plan.layout.apart);
+    let (movers, others): (Vec<u32>, Vec<u32>) =
+        clients.partition(|client| apart.is_some_and(|motion| motion.moves(*client)));
+    let mut crews = Vec::new();
+    for group in [others, movers].into_iter().filter(|group| !group.is_empty()) {
+        let threads = threads(group.len() as u32, table_limit, cores)?;
+        let part = |number| share(group.len() as u32, threads, number);
+        crews.extend((0..threads).map(|number| group[part(number).start as usize..part(number).end as usize].to_vec()));
+    }
+    if crews.len() as u64 > THREADS_MAX {
+        let connections = crews.iter().map(|crew| crew.len() as u64).sum::<u64>();
+        let wanted = connections.div_ceil(THREADS_MAX - 1) + RESERVE;
+        return Err(Error::TooFewDescriptors { connections, table_limit, wanted });
+    }
+    Ok(crews)
+}
+
 /// The clients of thread `number` of `threads`.
 pub fn share(connections: u32, threads: u32, number: u32) -> Range<u32> {
     let bound = |number: u32| (u64::from(connections) * u64::from(number) / u64::from(threads)) as u32;
@@ -37,6 +58,23 @@ pub fn share(connections: u32, threads: u32, number: u32) -> Range<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::plan::tests::plan_of;
+
+    #[test]
+    fn those_that_move_in_rooms_of_their_own_have_threads_of_their_own() {
+        let text = "connections = 100\nroom = \"r\"\n[motion]\nkind = \"drop\"\nshare = 0.9\n";
+        let sizes = |plan: &Plan, clients: Range<u32>, limit| {
+            crews(plan, clients, limit, 1).map(|crews| crews.iter().map(Vec::len).collect::<Vec<_>>())
+        };
+        let (mixed, apart) = (plan_of(text), plan_of(&format!("{text}[rooms]\napart = true\n")));
+        assert_eq!(sizes(&mixed, 0..100, 1000), Ok(vec![100]));
+        assert_eq!(sizes(&apart, 0..100, 1000), Ok(vec![10, 90]));
+        assert_eq!(sizes(&apart, 50..100, 62), Ok(vec![5, 22, 23]), "a table of 62 has room for 30");
+        let motion = apart.motion.expect("they drop");
+        let crews = crews(&apart, 0..100, 1000, 1).expect("there is room");
+        assert!(crews[1].iter().all(|client| motion.moves(*client)));
+        assert!(sizes(&apart, 0..100, 33).is_err(), "a thread for each client would be too many");
+    }
 
     #[test]
     fn no_thread_has_more_than_its_table_holds() {

@@ -128,11 +128,11 @@ impl Fault {
     }
 }
 
-/// A message on its way to one client: its number among all, and among those of its room.
+/// A message on its way to one client, and what it was for that one.
 #[derive(Clone, Copy, Debug)]
 pub struct Arrival {
     pub message: u32,
-    pub sequence: u32,
+    pub seen: Seen,
     pub delay: Nanos,
     /// How many clients this message waits for; `None` to one that it does not wait for, because that one moves.
     pub audience: Option<u32>,
@@ -155,9 +155,9 @@ pub struct Tally {
 
 impl Tally {
     /// One counted message has reached one client that is in its room.
-    pub fn arrive(&mut self, client: u32, order: &mut Order, arrival: Arrival, marks: &Marks) {
-        let Arrival { message, sequence, delay, audience } = arrival;
-        match order.see(sequence) {
+    pub fn arrive(&mut self, client: u32, arrival: Arrival, marks: &Marks) {
+        let Arrival { message, seen, delay, audience } = arrival;
+        match seen {
             Seen::InTurn => {}
             Seen::After(_) => self.reordered.note(1, Example { client, message }),
             Seen::Again => return self.doubled.note(1, Example { client, message }),
@@ -171,12 +171,21 @@ impl Tally {
     }
 
     /// What a client that was in `room` until now never received there: of `published` messages, or, when it left by
-    /// itself, of those before the last that it had.
-    pub fn settle(&mut self, client: u32, room: u32, order: &Order, published: Option<u32>, rooms: &Rooms) {
+    /// itself, of those before the last that it had. Those in `unpublished` it could not have.
+    pub fn settle(
+        &mut self,
+        client: u32,
+        room: u32,
+        order: &Order,
+        published: Option<u32>,
+        unpublished: &[u32],
+        rooms: &Rooms,
+    ) {
         let Some(end) = published.or(order.next()) else { return };
-        if let Some(sequence) = order.first_lost(end) {
+        if let Some(sequence) = order.first_lost(end, unpublished) {
             let message = rooms.message(room, sequence) as u32;
-            self.lost.note(order.lost(end), Example { client, message });
+            let excused = unpublished.iter().filter(|sequence| order.misses(**sequence, end)).count() as u64;
+            self.lost.note(order.lost(end) - excused, Example { client, message });
         }
     }
 
@@ -197,8 +206,8 @@ mod tests {
     use crate::scenario;
 
     fn arrive(tally: &mut Tally, client: u32, order: &mut Order, message: u32, millis: u64, marks: &Marks) {
-        let arrival = Arrival { message, sequence: message, delay: millis * 1_000_000, audience: Some(2) };
-        tally.arrive(client, order, arrival, marks);
+        let arrival = Arrival { message, seen: order.see(message), delay: millis * 1_000_000, audience: Some(2) };
+        tally.arrive(client, arrival, marks);
     }
 
     fn rooms() -> Rooms {
@@ -217,7 +226,7 @@ mod tests {
     #[test]
     fn no_message_waits_for_a_client_that_moves() {
         let (mut tally, marks, mut order) = (Tally::default(), Marks::new(1), Order::open());
-        tally.arrive(0, &mut order, Arrival { message: 0, sequence: 0, delay: 1, audience: None }, &marks);
+        tally.arrive(0, Arrival { message: 0, seen: order.see(0), delay: 1, audience: None }, &marks);
         assert_eq!((tally.delivered, tally.to_audience, marks.of(0).first), (1, 0, None));
     }
 
@@ -242,18 +251,21 @@ mod tests {
     fn what_never_came_is_settled_against_what_was_published() {
         let (mut tally, marks, mut order) = (Tally::default(), Marks::new(10), Order::default());
         [0, 2].into_iter().for_each(|message| arrive(&mut tally, 0, &mut order, message, 2, &marks));
-        tally.settle(0, 0, &order, Some(5), &rooms());
+        tally.settle(0, 0, &order, Some(5), &[], &rooms());
         assert_eq!(tally.lost.count, 3);
         assert_eq!(tally.lost.example.map(|example| example.message), Some(1));
+        let mut tally = Tally::default();
+        tally.settle(0, 0, &order, Some(5), &[0, 1, 3, 9], &rooms());
+        assert_eq!((tally.lost.count, tally.lost.example.map(|example| example.message)), (1, Some(4)));
     }
 
     #[test]
     fn who_leaves_misses_only_what_came_before_the_last_it_had() {
         let (mut tally, marks, mut order) = (Tally::default(), Marks::new(10), Order::open());
-        tally.settle(0, 0, &order, None, &rooms());
+        tally.settle(0, 0, &order, None, &[], &rooms());
         assert_eq!(tally.lost.count, 0, "nothing has come");
         [3, 5].into_iter().for_each(|message| arrive(&mut tally, 0, &mut order, message, 2, &marks));
-        tally.settle(0, 0, &order, None, &rooms());
+        tally.settle(0, 0, &order, None, &[], &rooms());
         assert_eq!(tally.lost.count, 1);
     }
 }

@@ -8,9 +8,12 @@
 //! back, has to receive everything from its first message on, and that first one has to be there soon: a message that
 //! was due [`SETTLE_IN`] after the join counts as lost if neither it nor an earlier one came. Who leaves again cannot
 //! know what was still under way: it is asked for less, see [`Books::leave`].
+//!
+//! Where messages have keys, of all that the last value of each key is asked for; see `latest`. Who leaves is not asked.
 
 use crate::board::Board;
 use crate::clock::Nanos;
+use crate::latest;
 use crate::order::Order;
 use crate::record::BEHIND_S;
 use crate::snapshot::Behind;
@@ -28,6 +31,9 @@ pub struct Books {
     /// Of each client, one place after the other.
     places: Vec<Place>,
     per_client: usize,
+    /// Of each place, one after the other: of each key, what came last. Empty where there are no keys.
+    latest: Vec<u32>,
+    keys: usize,
     pub tally: Tally,
 }
 
@@ -58,14 +64,16 @@ pub enum Heard {
 }
 
 impl Books {
-    pub fn new(board: &Board, numbers: Range<u32>) -> Books {
+    pub fn new(board: &Board, numbers: &[u32]) -> Books {
         let rooms = &board.rooms;
         let of = |client| (0..rooms.per_client()).map(move |layer| rooms.of(client, layer));
         let late = |client| board.plan.motion.is_some_and(|motion| motion.joins_late(client));
         let order = move |client| if late(client) { Order::open() } else { Order::default() };
         let places = move |client| of(client).map(move |room| Place { order: order(client), room, warm: false });
         let per_client = rooms.per_client() as usize;
-        Books { places: numbers.flat_map(places).collect(), per_client, tally: Tally::default() }
+        let places: Vec<_> = numbers.iter().copied().flat_map(places).collect();
+        let keys = board.plan.keys as usize;
+        Books { latest: vec![0; places.len() * keys], keys, places, per_client, tally: Tally::default() }
     }
 
     /// The rooms of a client.
@@ -77,7 +85,7 @@ impl Books {
     pub fn take(&mut self, board: &Board, reader: Reader, text: &[u8], now: Nanos) -> Heard {
         let Some(stamp) = Stamp::read(text).filter(|stamp| stamp.run == board.part.run) else { return Heard::Nothing };
         let range = self.range(reader.index);
-        let places = &mut self.places[range];
+        let places = &mut self.places[range.clone()];
         let joined = reader.since != NOT_YET;
         if let Some(room) = stamp.warms_up().filter(|_| joined) {
             let place = places.iter_mut().find(|place| place.room == room && !place.warm);
@@ -91,16 +99,23 @@ impl Books {
             return Heard::Nothing;
         }
         let (room, sequence) = (board.rooms.room(message), board.rooms.sequence(message));
-        let Some(place) = places.iter_mut().find(|place| place.room == room && joined) else {
+        let Some(index) = places.iter().position(|place| place.room == room && joined) else {
             self.tally.stray.note(1, Example { client: reader.number, message });
             return Heard::Nothing;
         };
-        if place.order.next().is_none() {
-            place.order.begin(sequence.min(first_expected(board, room, reader.since)));
-        }
+        let place = &mut places[index];
+        let seen = if self.keys > 0 {
+            place.order.pass(sequence);
+            latest::see(&mut self.latest[keys_of(range.start + index, self.keys)], sequence)
+        } else {
+            if place.order.next().is_none() {
+                place.order.begin(sequence.min(first_expected(board, room, reader.since)));
+            }
+            place.order.see(sequence)
+        };
         let audience = (!board.rooms.moves(reader.number)).then(|| board.audience(room));
-        let arrival = Arrival { message, sequence, delay: now.saturating_sub(stamp.due), audience };
-        self.tally.arrive(reader.number, &mut place.order, arrival, &board.marks);
+        let arrival = Arrival { message, seen, delay: now.saturating_sub(stamp.due), audience };
+        self.tally.arrive(reader.number, arrival, &board.marks);
         Heard::Message
     }
 
@@ -108,23 +123,39 @@ impl Books {
     /// before the last message that it had; or, if it had none at all, what was due [`SETTLE_IN`] ago.
     pub fn leave(&mut self, board: &Board, reader: Reader, now: Nanos) {
         let range = self.range(reader.index);
+        self.latest[keys_from(&range, self.keys)].fill(0);
         for place in &mut self.places[range] {
             let mut order = std::mem::replace(&mut place.order, Order::open());
             let nothing_came = order.next().is_none_or(|next| next == 0);
             order.begin(first_expected(board, place.room, reader.since));
             let (due, published) = (now.saturating_sub(SETTLE_IN), board.rooms.published(place.room, board.sent()));
             let end = nothing_came.then(|| due_before(board, place.room, due).min(published));
-            self.tally.settle(reader.number, place.room, &order, end, &board.rooms);
+            if self.keys == 0 {
+                let unpublished = board.unpublished(place.room);
+                self.tally.settle(reader.number, place.room, &order, end, &unpublished, &board.rooms);
+            }
         }
     }
 
     /// The run is over for a client that should have had everything.
     pub fn settle(&mut self, board: &Board, reader: Reader) {
         let (sent, range) = (board.sent(), self.range(reader.index));
-        for place in &mut self.places[range] {
-            let published = board.rooms.published(place.room, sent);
-            place.order.begin(first_expected(board, place.room, reader.since));
-            self.tally.settle(reader.number, place.room, &place.order, Some(published), &board.rooms);
+        for index in range {
+            let place = &mut self.places[index];
+            let (published, unpublished) = (board.rooms.published(place.room, sent), board.unpublished(place.room));
+            let first = first_expected(board, place.room, reader.since);
+            if self.keys == 0 {
+                place.order.begin(first);
+                self.tally.settle(reader.number, place.room, &place.order, Some(published), &unpublished, &board.rooms);
+                continue;
+            }
+            let early = reader.since <= board.begin.load(Relaxed);
+            let latest = &self.latest[keys_of(index, self.keys)];
+            let missing = latest::missing(latest, if early { 0 } else { first }, published, &unpublished);
+            if let Some(&sequence) = missing.first() {
+                let message = board.rooms.message(place.room, sequence) as u32;
+                self.tally.lost.note(missing.len() as u64, Example { client: reader.number, message });
+            }
         }
     }
 
@@ -148,6 +179,15 @@ impl Books {
     }
 }
 
+/// Where the keys of a place are.
+fn keys_of(place: usize, keys: usize) -> Range<usize> {
+    keys_from(&(place..place + 1), keys)
+}
+
+fn keys_from(places: &Range<usize>, keys: usize) -> Range<usize> {
+    places.start * keys..places.end * keys
+}
+
 /// The message of `room` that a client which joined at `since` has to receive at the latest. Everything that the room
 /// had before that message passes the client by.
 fn first_expected(board: &Board, room: u32, since: Nanos) -> u32 {
@@ -163,7 +203,7 @@ fn due_before(board: &Board, room: u32, time: Nanos) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::board::{Part, Phase};
+    use crate::board::{Part, Phase, Servers};
     use crate::clock::Clock;
     use crate::plan::tests::plan_of;
     use crate::sources::Sources;
@@ -176,14 +216,15 @@ mod tests {
     fn board(scenario: &str) -> Board {
         let plan = plan_of(&format!("room = \"r\"\nrate = 1\nduration = 30\n{scenario}"));
         let part = Part::whole(plan.connections);
-        let board = Board::new(plan, ([127, 0, 0, 1], 1).into(), Sources::Own, 1, Clock::start(), part);
+        let servers = Servers { first: ([127, 0, 0, 1], 1).into(), then: ([127, 0, 0, 1], 1).into() };
+        let board = Board::new(plan, servers, Sources::Own, 1, Clock::start(), part);
         board.measure(BEGIN);
         board.sent.store(30, Relaxed);
         board
     }
 
     fn books(board: &Board) -> Books {
-        Books::new(board, 0..board.plan.connections)
+        Books::new(board, &(0..board.plan.connections).collect::<Vec<_>>())
     }
 
     fn reader(number: u32, since: Nanos) -> Reader {
@@ -303,6 +344,61 @@ mod tests {
         let own = rooms.published(rooms.of(2, 0), 30);
         assert_eq!((books.tally.delivered, books.tally.stray.count), (own.into(), u64::from(30 - own)));
         assert_eq!(lost(books, &board, reader(2, 0)), 0);
+    }
+
+    const KEYED: &str = "connections = 2\nkeys = 3";
+
+    #[test]
+    fn where_messages_have_keys_only_the_last_of_each_is_asked_for() {
+        let board = board(KEYED);
+        let hear = |messages: &[u32]| {
+            let mut books = books(&board);
+            messages
+                .iter()
+                .for_each(|message| assert_eq!(take(&mut books, &board, reader(1, 0), *message), Heard::Message));
+            books.settle(&board, reader(1, 0));
+            (books.tally.delivered, books.tally.lost.count, books.tally.lost.example.map(|example| example.message))
+        };
+        assert_eq!(hear(&[0, 11, 27, 28, 29]), (5, 0, None));
+        assert_eq!(hear(&[0, 11, 24, 28, 29]), (5, 1, Some(27)));
+        assert_eq!(hear(&[]), (0, 3, Some(27)));
+        board.refusals.note(&[24, 27]);
+        assert_eq!(hear(&[21, 28, 29]), (3, 0, None), "those were never published");
+        assert_eq!(hear(&[18, 28, 29]), (3, 1, Some(21)));
+    }
+
+    #[test]
+    fn a_key_that_goes_back_or_stands_still_is_found() {
+        let board = board(KEYED);
+        let mut books = books(&board);
+        for message in [9, 11, 6, 11, 28] {
+            assert_eq!(take(&mut books, &board, reader(0, 0), message), Heard::Message);
+        }
+        let Tally { reordered, doubled, delivered, .. } = &books.tally;
+        assert_eq!((reordered.count, doubled.count, *delivered), (1, 1, 4));
+        assert_eq!(books.behind(&board, 20 * SECOND, |_| true)[0], 1, "nothing newer than the last one is due");
+    }
+
+    #[test]
+    fn who_leaves_and_comes_back_starts_anew_with_every_key() {
+        let board = board(KEYED);
+        let mut books = books(&board);
+        assert_eq!(take(&mut books, &board, reader(0, 0), 10), Heard::Message);
+        books.leave(&board, reader(0, 0), 12 * SECOND);
+        assert_eq!(books.tally.lost.count, 0);
+        assert_eq!(take(&mut books, &board, reader(0, 13 * SECOND), 10), Heard::Message, "what the server kept");
+        assert_eq!((books.tally.doubled.count, books.tally.delivered), (0, 2));
+        assert_eq!(lost(books, &board, reader(0, 13 * SECOND)), 3);
+    }
+
+    #[test]
+    fn what_the_server_refused_nobody_lost() {
+        let board = board("connections = 1");
+        board.refusals.note(&[3, 29]);
+        let mut books = books(&board);
+        let all = (0..29).filter(|message| *message != 3);
+        all.for_each(|message| assert_eq!(take(&mut books, &board, reader(0, 0), message), Heard::Message));
+        assert_eq!(lost(books, &board, reader(0, 0)), 0);
     }
 
     #[test]

@@ -23,10 +23,10 @@ use crate::error::{self, Error};
 use crate::health::Health;
 use crate::kernel;
 use crate::motion::{Kind, Motion};
+use crate::pace::Pace;
 use crate::ramp::Ramp;
 use crate::seed;
 use crate::session::{Ending, Next, Session, Stage};
-use crate::tables;
 use crate::tally::{Tally, Times};
 use books::{Books, Heard, NOT_YET, Reader};
 use mio::net::TcpStream;
@@ -34,10 +34,9 @@ use mio::{Events, Interest, Poll, Token};
 use serde::{Deserialize, Serialize};
 use socket2::{Domain, Protocol, Socket, Type};
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BTreeMap, BinaryHeap};
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::SocketAddr;
-use std::ops::Range;
 use std::sync::Barrier;
 use std::sync::atomic::Ordering::Relaxed;
 use std::thread::{Scope, ScopedJoinHandle};
@@ -53,10 +52,14 @@ const SHAKING_MAX: usize = 256;
 const RETURNING_MAX: usize = 4096;
 /// Moves made in one turn at most.
 const MOVES_MAX: u64 = 256;
+/// Kinds of refusals that are told apart, per thread; the others count without a name.
+const REFUSALS_MAX: usize = 32;
 /// A client that was not let in tries again after this and up to as much more, so that not all try at once.
 const RETRY: Nanos = 1_000_000_000;
 /// How long a turn waits at most: phases change without waking anybody.
 const WAIT_MAX: Duration = Duration::from_millis(20);
+/// Which of a client's lots decides how long it waits before it comes back.
+const PAUSE: u32 = u32::MAX;
 /// How long the end of a stalled client may be looked for, and for how long in vain.
 const LOOK_MAX: Nanos = 2_000_000_000;
 const LOOK_QUIET: Duration = Duration::from_millis(250);
@@ -67,7 +70,7 @@ pub struct Crowd<'a> {
     board: &'a Board,
     seat: &'a Seat,
     /// The numbers of these clients among all.
-    numbers: Range<u32>,
+    numbers: Vec<u32>,
     ramp: Ramp,
     clients: Vec<Client>,
     books: Books,
@@ -97,8 +100,22 @@ pub struct Outcome {
     pub back: Times,
     pub moved: u64,
     pub refused: u64,
-    /// Clients that the server ended while they did not read.
+    /// What the server refused with, and how often; [`REFUSALS_MAX`] kinds at most.
+    pub refused_with: BTreeMap<String, u64>,
+    /// Clients that the server ended while they did not read; and how long after they stopped, where that was seen.
     pub ended: u64,
+    pub ended_after: Times,
+    /// Clients that went, whoever closed the stream; their connections that were begun anew; clients that were back.
+    pub left: Pace,
+    pub asked: Pace,
+    pub returned: Pace,
+    /// When the first one moved and when the last one was back, counted from the first message.
+    pub first_move: Option<Nanos>,
+    pub last_back: Option<Nanos>,
+    /// How long something may have waited to be read while clients came back.
+    pub lag_returning: Times,
+    /// Clients that the server evicted for reading too slowly, although they read.
+    pub evicted: u64,
     /// Clients that dropped and were not back at the end.
     pub away: u64,
     /// The first client that was ended while messages were counted.
@@ -118,6 +135,8 @@ struct Client {
     asked: bool,
     /// Moved, and nothing has come since.
     unheard: bool,
+    /// Has gone on to the second server.
+    elsewhere: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -135,35 +154,31 @@ enum Life {
 }
 
 impl<'a> Crowd<'a> {
-    /// Starts the threads of this process's clients. `gathered` is for one more than there are `threads`.
+    /// Starts a thread for each crew of this process's clients. `gathered` is for one more than there are.
     pub fn spawn_all<'scope>(
         scope: &'scope Scope<'scope, 'a>,
         board: &'a Board,
-        threads: u32,
+        crews: Vec<Vec<u32>>,
         gathered: &'a Barrier,
     ) -> Vec<ScopedJoinHandle<'scope, Outcome>> {
-        let spawn = |number| {
-            let clients = &board.part.clients;
-            let share = tables::share(clients.len() as u32, threads, number);
-            let numbers = clients.start + share.start..clients.start + share.end;
-            scope.spawn(move || Crowd::new(board, number, numbers).run(gathered))
-        };
-        let crowds = (0..threads).map(spawn).collect();
+        let spawn = |(thread, numbers)| scope.spawn(move || Crowd::new(board, thread, numbers).run(gathered));
+        let crowds = (0..).zip(crews).map(spawn).collect();
         // Nothing is opened before every crowd has its own table: it would be copied into them and never close.
         gathered.wait();
         crowds
     }
 
-    pub fn new(board: &'a Board, thread: u32, numbers: Range<u32>) -> Crowd<'a> {
+    pub fn new(board: &'a Board, thread: usize, numbers: Vec<u32>) -> Crowd<'a> {
         let per_second = board.plan.ramp * numbers.len() as f64 / f64::from(board.plan.connections);
         let motion = board.plan.motion;
-        let moves = |index: &usize| motion.is_some_and(|motion| motion.moves(numbers.start + *index as u32));
-        let movers = (0..numbers.len()).filter(moves).collect();
+        let moves = |index: &usize| motion.is_some_and(|motion| motion.moves(numbers[*index]));
+        let movers: Vec<_> = (0..numbers.len()).filter(moves).collect();
+        let unawaited = board.rooms.are_apart() && movers.len() == numbers.len();
         Crowd {
             board,
-            seat: &board.seats[thread as usize],
+            seat: &board.seats[thread],
             clients: Vec::with_capacity(numbers.len()),
-            books: Books::new(board, numbers.clone()),
+            books: Books::new(board, &numbers),
             motion,
             movers,
             moves: 0,
@@ -176,7 +191,7 @@ impl<'a> Crowd<'a> {
             ready: 0,
             warm: 0,
             closed: 0,
-            outcome: Outcome::default(),
+            outcome: Outcome { health: Health::of_crew(unawaited), ..Outcome::default() },
         }
     }
 
@@ -203,11 +218,11 @@ impl<'a> Crowd<'a> {
             let phase = self.board.phase();
             self.watch(phase);
             if phase == Phase::Over {
-                return self.look_after_stalled(&mut events, &mut buffer);
+                return self.look_after_stalled(&poll, &mut events, &mut buffer);
             }
             let wait = match phase {
                 Phase::Connecting => self.open_due(&poll),
-                Phase::Measuring => self.make_moves(&poll).min(self.open_returning(&poll)),
+                Phase::Measuring => self.make_moves().min(self.open_returning(&poll)),
                 _ => self.open_returning(&poll),
             };
             match poll.poll(&mut events, Some(wait)) {
@@ -221,7 +236,10 @@ impl<'a> Crowd<'a> {
                 let ending = event.is_read_closed() || event.is_error();
                 self.serve(event.token().0, ending, &poll, &mut buffer);
             }
-            self.outcome.health.turn(woke, self.board.clock.now(), ready, EVENTS_MAX);
+            let lag = self.outcome.health.turn(woke, self.board.clock.now(), ready, EVENTS_MAX);
+            if let Some(lag) = lag.filter(|_| self.board.returning()) {
+                self.outcome.lag_returning.record(lag);
+            }
             self.tell(woke);
         }
     }
@@ -242,6 +260,8 @@ impl<'a> Crowd<'a> {
         seat.warm.store(self.warm, Relaxed);
         seat.closed.store(self.closed, Relaxed);
         seat.moves.store(self.outcome.moved as u32, Relaxed);
+        let connecting = if self.board.measured() { self.shaking } else { 0 };
+        seat.returning.store((self.returning.len() + connecting) as u32, Relaxed);
         seat.delivered.store(tally.delivered, Relaxed);
         seat.to_audience.store(tally.to_audience, Relaxed);
         for (seat, fault) in seat.faults.iter().zip([&tally.doubled, &tally.reordered, &tally.stray]) {
@@ -267,12 +287,13 @@ impl<'a> Crowd<'a> {
         for _ in opened..due.min(opened + OPEN_MAX).min(opened + SHAKING_MAX.saturating_sub(self.shaking)) {
             self.clients.push(Client {
                 stream: None,
-                session: Session::new(&self.board.words),
+                session: Session::new(&self.board.place(false).words),
                 since: now,
                 cold: self.board.rooms.per_client(),
                 life: Life::Arriving,
                 asked: false,
                 unheard: false,
+                elsewhere: false,
             });
             let index = self.clients.len() - 1;
             if let Err(error) = self.connect(index, poll) {
@@ -297,6 +318,7 @@ impl<'a> Crowd<'a> {
             };
             self.returning.pop();
             self.shaking += 1;
+            self.outcome.asked.note(self.board.elapsed(now));
             if let Err(error) = self.connect(index, poll) {
                 self.end(index, Ending::Lost(error::cause(&error)));
             }
@@ -311,7 +333,8 @@ impl<'a> Crowd<'a> {
 
     /// Opens a stream for a client that has none.
     fn connect(&mut self, index: usize, poll: &Poll) -> io::Result<()> {
-        let stream = open(self.board, self.number(index), index, poll)?;
+        let server = self.board.place(self.clients[index].elsewhere).server;
+        let stream = open(self.board, server, self.number(index), index, poll)?;
         let client = &mut self.clients[index];
         client.stream = Some(stream);
         client.asked = false;
@@ -321,7 +344,7 @@ impl<'a> Crowd<'a> {
     // ---- moving
 
     /// Makes the moves that are due, and says how long to wait for the next.
-    fn make_moves(&mut self, poll: &Poll) -> Duration {
+    fn make_moves(&mut self) -> Duration {
         let Some(motion) = self.motion else { return WAIT_MAX };
         let now = self.board.clock.now();
         let due = motion.due(self.movers.len(), self.board.elapsed(now));
@@ -330,34 +353,27 @@ impl<'a> Crowd<'a> {
             self.moves += 1;
             if self.clients[index].life == Life::Present {
                 self.outcome.moved += 1;
-                self.make_move(index, motion.kind, now, poll);
+                self.make_move(index, motion.kind, now);
             }
         }
         // Moves are spread finer than this only when there are many: then there is always the next turn.
         if self.moves < due { Duration::ZERO } else { Duration::from_millis(1) }
     }
 
-    fn make_move(&mut self, index: usize, kind: Kind, now: Nanos, poll: &Poll) {
-        let number = self.number(index);
+    fn make_move(&mut self, index: usize, kind: Kind, now: Nanos) {
+        self.outcome.first_move.get_or_insert(self.board.elapsed(now));
         let client = &mut self.clients[index];
-        let since = std::mem::replace(&mut client.since, now);
         match kind {
             Kind::Stall => {
+                client.since = now;
+                // It stays registered, for its end alone: what comes before wakes us until the kernel's buffers are full.
                 client.life = Life::Stalled;
-                // Nothing more is heard of it, so that what piles up in the kernel wakes nobody here.
-                let stream = client.stream.as_mut().expect("it is present");
-                drop(poll.registry().deregister(stream));
                 self.ready -= 1;
             }
-            Kind::Drop => {
-                client.stream = None;
-                client.session = Session::new(&self.board.words);
-                client.life = Life::Returning;
-                self.books.leave(self.board, Reader { index, number, since }, now);
-                self.ready -= 1;
-                self.returning.push(Reverse((now, index)));
-            }
+            Kind::Drop => self.leave(index, now),
+            Kind::Return => unreachable!("the server decides when these move, so none is ever due"),
             Kind::Join => {
+                client.since = now;
                 client.unheard = true;
                 self.join(index);
                 if let Err(ending) = self.send_reply(index) {
@@ -367,23 +383,50 @@ impl<'a> Crowd<'a> {
         }
     }
 
+    /// The client goes, and will come back.
+    fn leave(&mut self, index: usize, now: Nanos) {
+        let (board, number) = (self.board, self.number(index));
+        let pause = self.motion.map_or(0, |motion| motion.pause(seed::unit(board.plan.seed, number, PAUSE)));
+        let client = &mut self.clients[index];
+        client.stream = None;
+        client.elsewhere = board.plan.then.is_some();
+        client.session = Session::new(&board.place(client.elsewhere).words);
+        client.life = Life::Returning;
+        let since = std::mem::replace(&mut client.since, now);
+        self.books.leave(board, Reader { index, number, since }, now);
+        self.ready -= 1;
+        self.outcome.left.note(board.elapsed(now));
+        self.returning.push(Reverse((now + pause, index)));
+    }
+
     /// Asks to enter the client's rooms.
     fn join(&mut self, index: usize) {
-        let (board, client) = (self.board, &mut self.clients[index]);
+        let client = &mut self.clients[index];
+        let (board, words) = (self.board, &self.board.place(client.elsewhere).words);
         for room in self.books.rooms(index) {
             if let Some(name) = board.rooms.name(room) {
-                client.session.join(&board.words, &name, &mut self.reply);
+                client.session.join(words, &name, &mut self.reply);
             }
         }
     }
 
-    /// Learns which clients the server has ended although they did not read. The end comes behind what was sent before, so
-    /// that is read away, and counts no more. A poll of their own keeps the other clients out of this.
-    fn look_after_stalled(&mut self, events: &mut Events, buffer: &mut [u8]) -> io::Result<()> {
+    /// The server has ended a client that did not read. Without its window a server that closes in order cannot say so,
+    /// and is found out in the end; one that resets the stream is seen at once.
+    fn end_stalled(&mut self, index: usize) {
+        let client = &mut self.clients[index];
+        client.stream = None;
+        self.outcome.ended += 1;
+        self.outcome.ended_after.record(self.board.clock.now().saturating_sub(client.since));
+    }
+
+    /// Learns which other clients the server has ended although they did not read. The end comes behind what was sent
+    /// before, so that is read away, and counts no more. A poll of their own keeps the other clients out of this.
+    fn look_after_stalled(&mut self, old: &Poll, events: &mut Events, buffer: &mut [u8]) -> io::Result<()> {
         let mut poll = Poll::new()?;
         let mut stalled = false;
         for (index, client) in self.clients.iter_mut().enumerate().filter(|(_, client)| client.life == Life::Stalled) {
-            let stream = client.stream.as_mut().expect("it stalled while it had one");
+            let Some(stream) = &mut client.stream else { continue };
+            old.registry().deregister(stream)?;
             poll.registry().register(stream, Token(index), Interest::READABLE)?;
             stalled = true;
         }
@@ -415,6 +458,12 @@ impl<'a> Crowd<'a> {
     // ---- reading
 
     fn serve(&mut self, index: usize, ending: bool, poll: &Poll, buffer: &mut [u8]) {
+        if self.clients[index].life == Life::Stalled {
+            if ending && self.clients[index].stream.is_some() {
+                self.end_stalled(index);
+            }
+            return;
+        }
         match self.exchange(index, ending, buffer) {
             Ok(Next::Stay) => {}
             Ok(Next::Reconnect) => {
@@ -440,7 +489,7 @@ impl<'a> Crowd<'a> {
                 return Ok(Next::Stay);
             }
             client.asked = true;
-            client.session.begin(&self.board.words, &mut self.reply);
+            client.session.begin(&self.board.place(client.elsewhere).words, &mut self.reply);
             self.send_reply(index)?;
         }
         loop {
@@ -465,7 +514,8 @@ impl<'a> Crowd<'a> {
         let now = self.board.clock.now();
         let number = self.number(index);
         let (board, books) = (self.board, &mut self.books);
-        let Client { session, since, cold, unheard, life, .. } = &mut self.clients[index];
+        let Client { session, since, cold, unheard, life, elsewhere, .. } = &mut self.clients[index];
+        let words = &board.place(*elsewhere).words;
         let before = (session.stage(), *cold);
         // A first message may come together with the word that lets the client in again.
         let reader = Reader { index, number, since: if *life == Life::Returning { now } else { *since } };
@@ -479,12 +529,12 @@ impl<'a> Crowd<'a> {
                 }
             }
         };
-        session.receive(&board.words, bytes, &mut self.reply, &mut on_message)?;
+        session.receive(words, bytes, &mut self.reply, &mut on_message)?;
         self.warm += u32::from(*cold == 0 && before.1 > 0);
         if session.stage() == Stage::Ready && before.0 != Stage::Ready {
             self.arrive(index, now);
         }
-        let next = self.clients[index].session.flush(&board.words, &mut self.reply);
+        let next = self.clients[index].session.flush(words, &mut self.reply);
         self.send_reply(index)?;
         Ok(next)
     }
@@ -496,7 +546,12 @@ impl<'a> Crowd<'a> {
         let client = &mut self.clients[index];
         let connected = now.saturating_sub(std::mem::replace(&mut client.since, now));
         match std::mem::replace(&mut client.life, Life::Present) {
-            Life::Returning => self.outcome.back.record(connected),
+            Life::Returning => {
+                let elapsed = self.board.elapsed(now);
+                self.outcome.back.record(connected);
+                self.outcome.returned.note(elapsed);
+                self.outcome.last_back = self.outcome.last_back.max(Some(elapsed));
+            }
             _ => self.outcome.handshakes.record(connected),
         }
         if self.motion.is_some_and(|motion| motion.joins_late(self.number(index))) {
@@ -533,7 +588,11 @@ impl<'a> Crowd<'a> {
         if client.life == Life::Returning {
             self.outcome.refused += 1;
             self.shaking -= 1;
-            client.session = Session::new(&self.board.words);
+            client.session = Session::new(&self.board.place(client.elsewhere).words);
+            let (kinds, refusal) = (&mut self.outcome.refused_with, ending.to_string());
+            if kinds.len() < REFUSALS_MAX || kinds.contains_key(&refusal) {
+                *kinds.entry(refusal).or_default() += 1;
+            }
             let now = self.board.clock.now();
             let jitter = seed::unit(self.board.plan.seed, number, self.outcome.refused as u32) * RETRY as f64;
             return self.returning.push(Reverse((now + RETRY + jitter as Nanos, index)));
@@ -544,12 +603,19 @@ impl<'a> Crowd<'a> {
                 Error::from_ending(number, ending, &plan.speech, &plan.target.url())
             });
         }
+        if client.life == Life::Present && self.motion.is_some_and(|motion| motion.returns(number)) {
+            let now = self.board.clock.now();
+            self.outcome.first_move.get_or_insert(self.board.elapsed(now));
+            self.outcome.moved += 1;
+            return self.leave(index, now);
+        }
         // An interrupted ramp leaves clients that were never ready.
         if client.life == Life::Present {
             self.ready -= 1;
         }
         client.life = Life::Closed;
         self.closed += 1;
+        self.outcome.evicted += u64::from(ending == Ending::SlowClient);
         self.outcome.closed.get_or_insert((number, ending));
     }
 
@@ -565,18 +631,18 @@ impl<'a> Crowd<'a> {
     }
 
     fn number(&self, index: usize) -> u32 {
-        self.numbers.start + index as u32
+        self.numbers[index]
     }
 }
 
-fn open(board: &Board, number: u32, token: usize, poll: &Poll) -> io::Result<TcpStream> {
-    let socket = Socket::new(Domain::for_address(board.server), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
+fn open(board: &Board, server: SocketAddr, number: u32, token: usize, poll: &Poll) -> io::Result<TcpStream> {
+    let socket = Socket::new(Domain::for_address(server), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
     socket.set_tcp_nodelay(true)?;
     if let Some(address) = board.sources.address(number) {
         kernel::choose_port_on_connect(&socket)?;
         socket.bind(&SocketAddr::from((address, 0)).into())?;
     }
-    match socket.connect(&board.server.into()) {
+    match socket.connect(&server.into()) {
         Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => return Err(error),
         _ => {}
     }
@@ -600,8 +666,7 @@ fn lost(error: io::Error) -> Ending {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::board::Part;
-
+    use crate::board::{Part, Servers};
     use crate::clock::Clock;
     use crate::plan::tests::plan_of;
     use crate::sources::Sources;
@@ -612,12 +677,13 @@ mod tests {
         let mut plan = plan_of(scenario);
         plan.speech.protocol = Protocol::Ws;
         let part = Part::whole(plan.connections);
-        Board::new(plan, ([127, 0, 0, 1], 1).into(), Sources::Own, 1, Clock::start(), part)
+        let servers = Servers { first: ([127, 0, 0, 1], 1).into(), then: ([127, 0, 0, 1], 2).into() };
+        Board::new(plan, servers, Sources::Own, 1, Clock::start(), part)
     }
 
     fn client(board: &Board, life: Life) -> Client {
-        let session = Session::new(&board.words);
-        Client { stream: None, session, since: 0, cold: 1, life, asked: true, unheard: false }
+        let session = Session::new(&board.place(false).words);
+        Client { stream: None, session, since: 0, cold: 1, life, asked: true, unheard: false, elsewhere: false }
     }
 
     /// It dropped at zero. Had it been there since then, it would have to have everything from the beginning.
@@ -625,7 +691,7 @@ mod tests {
     fn a_message_together_with_the_word_that_lets_a_client_in_again_begins_its_order() {
         let board = board("rate = 100000\nconnections = 1\n[motion]\nkind = \"drop\"\nshare = 1.0");
         board.measure(5_000_000_000);
-        let mut crowd = Crowd::new(&board, 0, 0..1);
+        let mut crowd = Crowd::new(&board, 0, vec![0]);
         crowd.clients.push(client(&board, Life::Returning));
         crowd.books.leave(&board, Reader { index: 0, number: 0, since: 0 }, 0);
         crowd.shaking = 1;
@@ -645,11 +711,12 @@ mod tests {
     fn who_is_refused_while_coming_back_tries_again_and_is_away_until_it_is_let_in() {
         let board = board("connections = 1\n[motion]\nkind = \"drop\"\nshare = 1.0");
         board.measure(1);
-        let mut crowd = Crowd::new(&board, 0, 0..1);
+        let mut crowd = Crowd::new(&board, 0, vec![0]);
         crowd.clients.push(client(&board, Life::Returning));
         crowd.shaking = 1;
         crowd.end(0, Ending::Lost("refused".to_owned()));
         assert_eq!((crowd.shaking, crowd.returning.len(), crowd.outcome.refused, crowd.closed), (0, 1, 1, 0));
+        assert_eq!(crowd.outcome.refused_with, [("refused".to_owned(), 1)].into());
         crowd.settle(0);
         assert_eq!((crowd.outcome.away, crowd.books.tally.lost.count), (1, 0));
     }
@@ -659,7 +726,7 @@ mod tests {
         let board = board("rate = 1\nconnections = 1\n[motion]\nkind = \"stall\"\nshare = 1.0\nat = \"5s\"");
         board.measure(1);
         board.sent.store(10, Relaxed);
-        let mut crowd = Crowd::new(&board, 0, 0..1);
+        let mut crowd = Crowd::new(&board, 0, vec![0]);
         crowd.clients.push(client(&board, Life::Present));
         crowd.ready = 1;
         crowd.end(0, Ending::Lost("gone".to_owned()));
@@ -668,12 +735,42 @@ mod tests {
     }
 
     #[test]
+    fn whom_the_server_closes_comes_back_if_that_is_the_motion() {
+        let board = board("rate = 0\nconnections = 1\n[motion]\nkind = \"return\"\nshare = 1.0");
+        board.measure(1);
+        let mut crowd = Crowd::new(&board, 0, vec![0]);
+        crowd.clients.push(client(&board, Life::Present));
+        crowd.ready = 1;
+        crowd.end(0, Ending::EngineClosed);
+        assert_eq!((crowd.clients[0].life, crowd.ready, crowd.closed), (Life::Returning, 0, 0));
+        let Some(Reverse((due, 0))) = crowd.returning.pop() else { panic!("it will come back") };
+        let waits = due - crowd.clients[0].since;
+        assert!((500_000_000..=1_500_000_000).contains(&waits), "{waits}");
+        crowd.shaking = 1;
+        crowd.arrive(0, board.clock.now());
+        assert_eq!((crowd.outcome.moved, crowd.outcome.back.samples()), (1, 1));
+        assert_eq!((crowd.outcome.left.record().largest, crowd.outcome.returned.record().largest), (1, 1));
+    }
+
+    #[test]
+    fn a_slow_client_that_reads_is_counted_as_evicted() {
+        let board = board("rate = 1\nconnections = 2");
+        board.measure(1);
+        let mut crowd = Crowd::new(&board, 0, vec![0, 1]);
+        (0..2).for_each(|_| crowd.clients.push(client(&board, Life::Present)));
+        crowd.ready = 2;
+        crowd.end(0, Ending::SlowClient);
+        crowd.end(1, Ending::Closed(Some(1008)));
+        assert_eq!((crowd.closed, crowd.outcome.evicted), (2, 1));
+    }
+
+    #[test]
     fn a_share_that_is_too_small_moves_nobody() {
         let board = board("connections = 9\n[motion]\nkind = \"drop\"\nshare = 0.1");
         board.measure(1);
-        let mut crowd = Crowd::new(&board, 0, 0..9);
+        let mut crowd = Crowd::new(&board, 0, (0..9).collect());
         assert!(crowd.movers.is_empty());
-        crowd.make_moves(&Poll::new().expect("descriptors are left"));
+        crowd.make_moves();
         assert_eq!((crowd.moves, crowd.outcome.moved), (0, 0));
     }
 

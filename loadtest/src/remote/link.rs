@@ -95,10 +95,14 @@ impl Link {
         let mut outcomes = Vec::new();
         let mut heard = self.clock.now();
         let mut told: Option<(Phase, Nanos)> = None;
+        let mut refused = 0;
         loop {
             let (phase, now) = (board.phase(), self.clock.now());
             if told.is_none_or(|(last, at)| last != phase || now >= at + TELL.as_nanos() as Nanos) {
-                self.lines.put(&Order::Tell(Tell { phase, begin: board.begin.load(Relaxed), sent: board.sent() }))?;
+                let fresh = board.refusals.from(refused);
+                refused += fresh.len();
+                let (begin, sent) = (board.begin.load(Relaxed), board.sent());
+                self.lines.put(&Order::Tell(Tell { phase, begin, sent, refused: fresh }))?;
                 told = Some((phase, now));
             }
             match self.lines.next(WAIT)? {

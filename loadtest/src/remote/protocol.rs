@@ -26,7 +26,7 @@ use serde::{Deserialize, Serialize};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// How often each side speaks while the run is on.
 pub const TELL: Duration = Duration::from_millis(50);
@@ -77,7 +77,7 @@ pub struct Job {
 }
 
 /// Where the run is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Tell {
     pub phase: Phase,
@@ -85,6 +85,9 @@ pub struct Tell {
     pub begin: Nanos,
     /// Messages published so far.
     pub sent: u32,
+    /// Those among them that the server would not take, and that were not told before.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub refused: Vec<u32>,
 }
 
 /// What an agent says.

@@ -64,19 +64,19 @@ impl Service<'_> {
             }
         };
         let clock = clock.set_back(job.clock_ahead);
-        let (board, threads) = match prepare(job, self.sources, clock) {
+        let (board, crews) = match prepare(job, self.sources, clock) {
             Ok(prepared) => prepared,
             Err(error) => {
                 say(&error.to_string());
                 return self.lines.put(&Answer::Failed(error.to_string()));
             }
         };
-        self.lines.put(&Answer::Prepared { threads })?;
+        self.lines.put(&Answer::Prepared { threads: crews.len() as u32 })?;
         let Order::Tell(first) = self.expect(PREPARE)? else { return Err(Trouble::Foreign) };
         let (part, plan) = (&board.part, &board.plan);
         let [from, to, all] = [part.clients.start, part.clients.end - 1, plan.connections].map(|n| count(n.into()));
         say(&format!("clients {from} to {to} of {all}, of {}", plan.target.url()));
-        self.run(&board, threads, first)?;
+        self.run(&board, crews, first)?;
         say("done");
         // The clocks are compared again, until the coordinator has seen enough and closes.
         loop {
@@ -94,11 +94,11 @@ impl Service<'_> {
         expect(self.lines, patience, self.interrupted)
     }
 
-    fn run(&mut self, board: &Board, threads: u32, first: Tell) -> Result<(), Trouble> {
-        let (mut teller, gathered) = (Teller::new(board, threads), Barrier::new(threads as usize + 1));
+    fn run(&mut self, board: &Board, crews: Vec<Vec<u32>>, first: Tell) -> Result<(), Trouble> {
+        let (mut teller, gathered) = (Teller::new(board, crews.len()), Barrier::new(crews.len() + 1));
         board.follow(first.phase, first.begin, first.sent);
         let outcomes: Vec<Outcome> = thread::scope(|scope| {
-            let crowds = Crowd::spawn_all(scope, board, threads, &gathered);
+            let crowds = Crowd::spawn_all(scope, board, crews, &gathered);
             let end = self.follow(board, &mut teller);
             if end == Err(Trouble::Interrupted) {
                 // It may be gone as well.
@@ -118,8 +118,9 @@ impl Service<'_> {
         let mut heard = Instant::now();
         loop {
             match self.lines.next(WAIT)? {
-                Some(Order::Tell(Tell { phase, begin, sent })) => {
+                Some(Order::Tell(Tell { phase, begin, sent, refused })) => {
                     heard = Instant::now();
+                    board.refusals.note(&refused);
                     board.follow(phase, begin, sent);
                     if phase == Phase::Over {
                         return Ok(());
@@ -138,16 +139,16 @@ impl Service<'_> {
 }
 
 /// What this machine needs for its part, and what it knows of the run.
-fn prepare(job: Job, sources: &[IpAddr], clock: Clock) -> Result<(Board, u32), Error> {
+fn prepare(job: Job, sources: &[IpAddr], clock: Clock) -> Result<(Board, Vec<Vec<u32>>), Error> {
     let plan = Plan::with_scenario(Options::from_words(&job.words)?, job.scenario)?;
     let (first, end) = job.clients;
     if first >= end || end > plan.connections {
         let problem = format!("clients {first} to {end} are no part of {}", plan.connections);
         return Err(Error::Option { option: "--workers", problem });
     }
-    let ground = Ground::prepare(&plan, end - first, sources)?;
+    let Ground { servers, sources, crews } = Ground::prepare(&plan, first..end, sources)?;
     let part = Part { clients: first..end, run: job.run };
-    Ok((Board::new(plan, ground.server, ground.sources, ground.threads, clock, part), ground.threads))
+    Ok((Board::new(plan, servers, sources, crews.len() as u32, clock, part), crews))
 }
 
 /// Tells the coordinator what the board knows.
@@ -165,10 +166,10 @@ struct Teller<'a> {
 }
 
 impl<'a> Teller<'a> {
-    fn new(board: &'a Board, threads: u32) -> Teller<'a> {
+    fn new(board: &'a Board, threads: usize) -> Teller<'a> {
         Teller {
             board,
-            threads: threads as usize,
+            threads,
             memory: run::own_memory(),
             told: Instant::now(),
             failed: false,

@@ -30,6 +30,8 @@ pub enum Ending {
     Disconnected,
     EngineClosed,
     Closed(Option<u16>),
+    /// Evicted: the server says that it read too slowly.
+    SlowClient,
     /// The stream ended, or failed as told.
     Lost(String),
     /// Seen by another generator, in its words.
@@ -85,6 +87,7 @@ impl fmt::Display for Ending {
             Ending::NamespaceRefused(message) => write!(out, "the namespace was refused: {message}"),
             Ending::Disconnected => out.write_str("the server disconnected the socket"),
             Ending::EngineClosed => out.write_str("the server closed the Engine.IO session"),
+            Ending::SlowClient => out.write_str("the server evicted it as a slow client"),
             Ending::Closed(Some(code)) => write!(out, "the server closed with code {code}"),
             Ending::Closed(None) => out.write_str("the server closed without a code"),
             Ending::Lost(cause) | Ending::Elsewhere(cause) => out.write_str(cause),

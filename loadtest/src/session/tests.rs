@@ -309,7 +309,7 @@ fn every_ending_over_websocket_has_its_reason() {
     let joined: (u8, &[u8]) = (0x81, b"40/x,{}");
     let refused = Ending::NamespaceRefused("Invalid namespace".to_owned());
     type Row<'a> = (&'a [(u8, &'a [u8])], Ending);
-    let table: [Row<'_>; 12] = [
+    let table: [Row<'_>; 14] = [
         (&[open, (0x81, b"44/x,{\"message\":\"Invalid namespace\"}")], refused),
         (&[open, (0x81, b"44/x,\"odd\"")], Ending::NamespaceRefused("\"odd\"".to_owned())),
         (&[open, open], Ending::EngineIo),
@@ -318,6 +318,8 @@ fn every_ending_over_websocket_has_its_reason() {
         (&[open, (0x81, b"1")], Ending::EngineClosed),
         (&[open, (0x88, b"\x03\xe9")], Ending::Closed(Some(1001))),
         (&[open, (0x88, b"")], Ending::Closed(None)),
+        (&[open, (0x88, b"\x03\xf0slow client")], Ending::SlowClient),
+        (&[open, (0x88, b"\x03\xf0rate limit")], Ending::Closed(Some(1008))),
         (&[(0x81, b"")], Ending::EngineIo),
         (&[(0x80, b"x")], Ending::Fragments),
         (&[(0x01, b"x"), (0x81, b"x")], Ending::Fragments),

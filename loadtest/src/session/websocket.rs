@@ -12,6 +12,8 @@ use crate::http;
 use std::mem;
 
 pub const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
+/// RFC 6455's code for a peer that broke a rule of the server's own.
+const POLICY_VIOLATION: u16 = 1008;
 const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
 
 #[derive(Default)]
@@ -85,7 +87,7 @@ impl WebSocket {
     ) -> Result<(), Ending> {
         let open = match frame.opcode {
             Opcode::Close => {
-                return Err(Ending::Closed(frame.payload.first_chunk().map(|code| u16::from_be_bytes(*code))));
+                return Err(ending(frame.payload));
             }
             Opcode::Ping => {
                 frame::put(Opcode::Pong, frame.payload, out);
@@ -123,6 +125,14 @@ fn incoming(opcode: Opcode, payload: &[u8]) -> Incoming<'_> {
     match opcode {
         Opcode::Text => Incoming::Text(payload),
         _ => Incoming::Binary(payload),
+    }
+}
+
+/// What a close frame says: a code, and perhaps a reason behind it.
+fn ending(payload: &[u8]) -> Ending {
+    match payload.split_first_chunk() {
+        Some((code, b"slow client")) if *code == POLICY_VIOLATION.to_be_bytes() => Ending::SlowClient,
+        code => Ending::Closed(code.map(|(code, _)| u16::from_be_bytes(*code))),
     }
 }
 

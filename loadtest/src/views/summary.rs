@@ -1,7 +1,7 @@
 //! Summary: the text at the end of a run.
 
 use super::{audience, plain};
-use crate::record::{Faults, Generator, Moved, Planned, Quantiles, Record, Server};
+use crate::record::{Beside, Faults, Generator, Moved, Planned, Quantiles, Record, Server};
 use crate::units::{bytes, count, micros, millis, rate, seconds};
 use std::fmt::{Result, Write};
 
@@ -60,10 +60,22 @@ fn write_counts(record: &Record, out: &mut String) -> Result {
     if connecting.handshake_ms.samples > 0 {
         writeln!(out, "              handshakes {}", three(&connecting.handshake_ms))?;
     }
-    writeln!(out, "  published   {} of {} messages", count(counts.published.into()), count(plan.messages.into()))?;
+    write!(out, "  published   {} of {} messages", count(counts.published.into()), count(plan.messages.into()))?;
+    match counts.refused {
+        0 => writeln!(out)?,
+        refused => writeln!(out, "; {} refused, to be tried again later", count(refused.into()))?,
+    }
     let (delivered, expected) = (count(counts.delivered), count(counts.expected));
-    writeln!(out, "  delivered   {delivered} of {expected}, {}/s", count(counts.per_second))?;
-    writeln!(out, "  faults      {}, closed {}", faults(&record.faults), count(counts.closed))
+    write!(out, "  delivered   {delivered} of {expected}, {}/s", count(counts.per_second))?;
+    match plan.keys {
+        0 => writeln!(out)?,
+        keys => writeln!(out, "; {} conflated, of {} keys", count(counts.conflated), count(keys.into()))?,
+    }
+    write!(out, "  faults      {}, closed {}", faults(&record.faults), count(counts.closed))?;
+    match counts.evicted {
+        0 => writeln!(out),
+        evicted => writeln!(out, ", {} of these as slow clients", count(evicted)),
+    }
 }
 
 fn faults(faults: &Faults) -> String {
@@ -81,16 +93,38 @@ fn write_moved(moved: &Moved, out: &mut String) -> Result {
     if moved.back_ms.samples > 0 {
         write!(out, "; back in {}", three(&moved.back_ms))?;
     }
+    if let Some(seconds) = moved.all_back_s {
+        write!(out, "; all in {}", millis(seconds * 1e3))?;
+    }
     if moved.refused > 0 {
         write!(out, "; refused {} times", count(moved.refused))?;
     }
     if moved.ended > 0 {
         write!(out, "; {} ended by the server", count(moved.ended))?;
     }
+    if moved.ended_ms.samples > 0 {
+        write!(out, ", after {} at most", millis(moved.ended_ms.max))?;
+    }
     if moved.away > 0 {
         write!(out, "; {} not back at the end", count(moved.away))?;
     }
-    writeln!(out)
+    writeln!(out)?;
+    for (refusal, times) in &moved.refused_with {
+        writeln!(out, "              refused {} times: {}", count(*times), plain(refusal))?;
+    }
+    let paces = [("left", &moved.left), ("connected again", &moved.asked), ("back", &moved.back)];
+    for (what, pace) in paces.into_iter().filter(|(_, pace)| pace.per_s.len() > 1) {
+        let (largest, mean) = (count(pace.largest), rate(pace.mean));
+        writeln!(out, "              {what}: {mean} per second, {largest} in the fullest")?;
+    }
+    let Beside { before_ms, during_ms, after_ms, .. } = &moved.beside;
+    let others = [("before", before_ms), ("meanwhile", during_ms), ("after", after_ms)];
+    if during_ms.samples > 0 && before_ms.samples > 0 {
+        let others = others.into_iter().filter(|(_, times)| times.samples > 0);
+        let others = others.map(|(when, times)| format!("{} {when}", millis(times.p99)));
+        writeln!(out, "              last receivers of the others (p99): {}", others.collect::<Vec<_>>().join(", "))?;
+    }
+    Ok(())
 }
 
 fn write_delays(record: &Record, out: &mut String) -> Result {
@@ -125,6 +159,7 @@ fn write_server(record: &Record, server: &Server, out: &mut String) -> Result {
         server.resident_connected.map(|size| format!("{} with all clients", bytes(size))),
         record.memory_per_client().map(|size| format!("{} per client", bytes(size))),
         server.resident_max.map(|size| format!("{} at most", bytes(size))),
+        server.resident_after.map(|size| format!("{} afterwards", bytes(size))),
     ];
     let mut name = "server";
     for (kind, figures) in [("CPU", cpu.iter().flatten().collect()), ("memory", memory.iter().flatten().collect())] {
@@ -179,7 +214,11 @@ http://127.0.0.1:3000/socket.io/  ticker: 1,000 clients, 10/s of 200 bytes for 3
   published   30 of 30 messages
   delivered   29,999 of 30,000, 9,999/s
   faults      lost 1, doubled 0, reordered 0, stray 0, closed 0
-  moved       drop: 100 clients, 250 times; back in 12.0 ms (p50), 31.0 ms (p99), 42.0 ms (max)
+  moved       drop: 100 clients, 250 times; back in 12.0 ms (p50), 31.0 ms (p99), 42.0 ms (max); all in 2.50 s
+              left: 100 per second, 100 in the fullest
+              connected again: 100 per second, 100 in the fullest
+              back: 100 per second, 101 in the fullest
+              last receivers of the others (p99): 12.5 ms before, 18.5 ms meanwhile
   delay                 p50        p90        p99       p999        max
     first          0.213 ms   0.500 ms   0.750 ms   0.750 ms   0.750 ms
     median          4.50 ms    6.00 ms    7.50 ms    7.50 ms    7.50 ms
@@ -188,7 +227,7 @@ http://127.0.0.1:3000/socket.io/  ticker: 1,000 clients, 10/s of 200 bytes for 3
     delivery        4.50 ms    8.50 ms    12.0 ms    18.0 ms    18.5 ms
     1 messages never reached everyone; they have no last receiver
   server      CPU 1.24 µs per delivery, 45.0 µs per client that connected, 750 ms in all
-              memory 12.0 MB before, 19.8 MB with all clients, 8.00 kB per client, 20.8 MB at most
+              memory 12.0 MB before, 19.8 MB with all clients, 8.00 kB per client, 20.8 MB at most, 16.0 MB afterwards
   generator   published late 0.125 ms (p99), loop lag 0.500 ms (p99)
               CPU per thread 21 % 2 %; with waiting for a core 25 % 2 %; the last one publishes
   worker      10.0.0.2:4000: 500 clients, its clock is +0.125 ms ± 0.034 ms from ours
@@ -218,7 +257,12 @@ PASS
             change(&mut record);
             summary(&record)
         };
-        let table: [(Change, &str); 10] = [
+        let table: [(Change, &str); 14] = [
+            (|record| record.counts.refused = 1200, " 30 of 30 messages; 1,200 refused, to be tried again later\n"),
+            (
+                |record| (record.plan.keys, record.counts.conflated) = (100, 4000),
+                "29,999 of 30,000, 9,999/s; 4,000 conflated, of 100 keys\n",
+            ),
             (|record| record.interrupted = true, "\nINTERRUPTED this is what was seen so far\n"),
             (|record| record.plan.rooms = 50, ", to 50 rooms by POST"),
             (|record| record.plan.rooms = 1, ", to 1 room by POST"),
@@ -234,19 +278,36 @@ PASS
                 },
                 "\nINVALID it was busy; the counts are exact, the delays are too long; give it cores",
             ),
-            (|record| record.moved.as_mut().expect("some moved").ended = 3, "42.0 ms (max); 3 ended by the server\n"),
-            (|record| record.moved.as_mut().expect("some moved").away = 4, "42.0 ms (max); 4 not back at the end\n"),
+            (
+                |record| {
+                    let moved = record.moved.as_mut().expect("some moved");
+                    (moved.ended, moved.ended_ms.samples, moved.ended_ms.max) = (3, 2, 20_500.0);
+                },
+                "; 3 ended by the server, after 20.50 s at most\n",
+            ),
+            (
+                |record| {
+                    let moved = record.moved.as_mut().expect("some moved");
+                    moved.refused_with = [("it was 503".to_owned(), 1200)].into();
+                },
+                "\n              refused 1,200 times: it was 503\n",
+            ),
+            (
+                |record| (record.counts.closed, record.counts.evicted) = (5, 2),
+                ", closed 5, 2 of these as slow clients\n",
+            ),
+            (|record| record.moved.as_mut().expect("some moved").away = 4, "; all in 2.50 s; 4 not back at the end\n"),
             (
                 |record| {
                     let server = record.server.as_mut().expect("it was watched");
                     (server.cpu_s, server.cpu_per_delivery_us, server.cpu_per_connect_us) = (None, None, None);
                     server.resident_before = None;
                 },
-                "\n  server      memory 19.8 MB with all clients, 20.8 MB at most\n",
+                "\n  server      memory 19.8 MB with all clients, 20.8 MB at most, 16.0 MB afterwards\n",
             ),
             (
                 |record| record.server.as_mut().expect("it was watched").trouble = Some("it is gone".to_owned()),
-                " at most\n              it is gone\n",
+                " afterwards\n              it is gone\n",
             ),
         ];
         for (edit, line) in table {

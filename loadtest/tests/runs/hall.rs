@@ -32,6 +32,8 @@ pub enum Fault {
     ForgetsLate,
     /// Whoever connects when messages are already counted is sent away.
     RefusesLate,
+    /// Resets whoever does not read, instead of closing it in order.
+    Resets,
     /// Takes so long for each message.
     Slow(Duration),
 }
@@ -43,6 +45,7 @@ pub struct Log {
     pub joins: Vec<(SocketAddr, String)>,
     /// The rooms of the counted messages, in the order of time.
     pub published: Vec<String>,
+    pub connected: usize,
     /// Clients that did not read.
     pub closed: usize,
 }
@@ -50,6 +53,21 @@ pub struct Log {
 pub struct Hall {
     pub address: SocketAddr,
     pub log: Arc<Mutex<Log>>,
+    /// Of everyone who connected.
+    streams: Arc<Mutex<Vec<TcpStream>>>,
+}
+
+impl Hall {
+    /// How many connections there have been.
+    pub fn connected(&self) -> usize {
+        self.log.lock().expect("nobody panics while holding it").connected
+    }
+
+    /// Closes everyone.
+    pub fn close(&self) {
+        let streams = std::mem::take(&mut *self.streams.lock().expect("nobody panics while holding it"));
+        streams.iter().for_each(|stream| drop(stream.shutdown(Shutdown::Both)));
+    }
 }
 
 struct State {
@@ -74,18 +92,28 @@ pub fn hall(fault: Fault) -> Hall {
     let address = listener.local_addr().expect("it is bound");
     let log = Arc::new(Mutex::new(Log::default()));
     let state = Arc::new(Mutex::new(State { fault, members: Vec::new(), log: Arc::clone(&log) }));
+    let streams = Arc::new(Mutex::new(Vec::<TcpStream>::new()));
+    let (accepted, counted) = (Arc::clone(&streams), Arc::clone(&log));
     thread::spawn(move || {
         for stream in listener.incoming().flatten() {
             let state = Arc::clone(&state);
+            let clone = stream.try_clone().expect("descriptors are left");
+            counted.lock().expect("nobody panics while holding it").connected += 1;
+            accepted.lock().expect("nobody panics while holding it").push(clone);
+            let accepted = Arc::clone(&accepted);
             thread::spawn(move || {
                 let peer = stream.peer_addr();
                 serve(stream, &state);
+                let gone = |stream: &TcpStream| {
+                    stream.peer_addr().map_or(true, |other| peer.as_ref().is_ok_and(|peer| *peer == other))
+                };
+                accepted.lock().expect("nobody panics while holding it").retain(|stream| !gone(stream));
                 let mut state = state.lock().expect("nobody panics while holding it");
                 state.members.retain(|member| peer.as_ref().is_ok_and(|peer| *peer != member.peer));
             });
         }
     });
-    Hall { address, log }
+    Hall { address, log, streams }
 }
 
 fn serve(mut stream: TcpStream, state: &Mutex<State>) -> Option<()> {
@@ -154,6 +182,10 @@ impl State {
                 std::mem::take(&mut straying)
             };
             let stays = !send || member.stream.write_all(&frame).is_ok();
+            if !stays && self.fault == Fault::Resets {
+                let linger = socket2::SockRef::from(&member.stream).set_linger(Some(Duration::ZERO));
+                linger.expect("it is open");
+            }
             if !stays && member.stream.shutdown(Shutdown::Both).is_ok() {
                 log.closed += 1;
             }

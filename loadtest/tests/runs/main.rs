@@ -5,6 +5,7 @@ mod doctor;
 mod faults;
 mod hall;
 mod polling;
+mod pressure;
 mod relay;
 mod transports;
 mod views;

@@ -24,6 +24,12 @@ pub enum Fault {
     Api,
     /// The same, and closes the stream after each answer.
     ApiOnce,
+    /// The same as Api, and will not take every tenth counted message: it asks to come again, the first time in a second.
+    ApiBusy,
+    /// The same as Api, and of every eight counted messages relays the newest of each key.
+    ApiConflates,
+    /// The oldest of each key, which is wrong.
+    ApiKeepsOldest,
     /// No fault, and no Socket.IO: who says `join:ticker` gets every other message. Publishes over HTTP too.
     Plain,
 }
@@ -37,6 +43,9 @@ pub struct Relay {
     every: u64,
     deliveries: u64,
     clients: Vec<Listener>,
+    /// Counted messages that came over HTTP, and those that wait for the eighth, each with its key.
+    published: u64,
+    held: Vec<(String, String)>,
 }
 
 struct Listener {
@@ -50,7 +59,14 @@ struct Listener {
 pub fn relay(fault: Fault, every: u64) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
     let address = listener.local_addr().expect("it is bound");
-    let relay = Arc::new(Mutex::new(Relay { fault, every, deliveries: 0, clients: Vec::new() }));
+    let relay = Arc::new(Mutex::new(Relay {
+        fault,
+        every,
+        deliveries: 0,
+        clients: Vec::new(),
+        published: 0,
+        held: Vec::new(),
+    }));
     thread::spawn(move || {
         for stream in listener.incoming().flatten() {
             let relay = Arc::clone(&relay);
@@ -66,6 +82,17 @@ pub fn loadtest(address: SocketAddr, flags: &[&str]) -> Output {
 }
 
 impl Relay {
+    fn hold(&mut self, key: String, text: String, peer: SocketAddr) {
+        match self.held.iter().position(|(held, _)| *held == key) {
+            Some(_) if self.fault == Fault::ApiKeepsOldest => {}
+            Some(at) => self.held[at].1 = text,
+            None => self.held.push((key, text)),
+        }
+        if self.published.is_multiple_of(8) {
+            std::mem::take(&mut self.held).iter().for_each(|(_, text)| self.publish(peer, text));
+        }
+    }
+
     fn publish(&mut self, publisher: SocketAddr, text: &str) {
         for client in &mut self.clients {
             let counted = client.peer != publisher && !text.contains(":80000000:");
@@ -87,7 +114,7 @@ impl Listener {
                 vec![]
             }
             Fault::Hangup => return drop(self.stream.shutdown(Shutdown::Both)),
-            Fault::None | Fault::Refuse | Fault::Mute | Fault::Api | Fault::ApiOnce | Fault::Plain => vec![frame],
+            _ => vec![frame],
         };
         // A client that went away is no matter of the relay's.
         drop(self.stream.write_all(&frames.into_iter().chain(held).flatten().collect::<Vec<u8>>()));
@@ -101,7 +128,8 @@ fn serve(mut stream: TcpStream, relay: &Mutex<Relay>) -> Option<()> {
         head.extend_from_slice(&read::<1>(&mut stream)?);
     }
     let fault = relay.lock().ok()?.fault;
-    if head.starts_with(b"POST") && matches!(fault, Fault::Api | Fault::ApiOnce | Fault::Plain) {
+    use Fault::{Api, ApiBusy, ApiConflates, ApiKeepsOldest, ApiOnce, Plain};
+    if head.starts_with(b"POST") && matches!(fault, Api | ApiOnce | ApiBusy | ApiConflates | ApiKeepsOldest | Plain) {
         return publish_api(stream, head, peer, relay);
     }
     if head.starts_with(b"POST") {
@@ -153,7 +181,19 @@ fn publish_api(mut stream: TcpStream, mut head: Vec<u8>, peer: SocketAddr, relay
         assert_eq!((&body["namespace"], &body["rooms"]), (&"/".into(), &serde_json::json!(["ticker"])));
         assert_eq!((&body["event"], body["args"].as_array().map(Vec::len)), (&"msg".into(), Some(1)));
         let mut relay = relay.lock().ok()?;
+        let counted = !body["args"][0].as_str().expect("it is a string").contains(":80000000:");
+        relay.published += u64::from(counted);
         match relay.fault {
+            Fault::ApiBusy if counted && relay.published.is_multiple_of(10) => {
+                let wait = u64::from(relay.published == 10);
+                write!(stream, "HTTP/1.1 429 Too Many Requests\r\nRetry-After: {wait}\r\nContent-Length: 0\r\n\r\n")
+                    .ok()?;
+                continue;
+            }
+            Fault::ApiConflates | Fault::ApiKeepsOldest if counted => {
+                let key = body["conflate"].as_str().expect("counted messages have a key").to_owned();
+                relay.hold(key, format!("42[\"msg\",{}]", body["args"][0]), peer);
+            }
             Fault::Plain => relay.publish(peer, &format!("{{\"text\":{}}}", body["args"][0])),
             _ => relay.publish(peer, &format!("42[\"msg\",{}]", body["args"][0])),
         }

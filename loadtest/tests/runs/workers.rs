@@ -224,7 +224,7 @@ fn impostor(answer: &'static str) -> String {
 #[test]
 fn another_version_or_no_agent_at_all() {
     for (answer, what) in [
-        ("{\"loadtest\":99,\"more\":1}\n", "speaks version 99, known is 1; run the same loadtest on all machines"),
+        ("{\"loadtest\":99,\"more\":1}\n", "speaks version 99, known is 2; run the same loadtest on all machines"),
         ("HTTP/1.1 400 Bad Request\r\n\r\n", "does not speak as loadtest does; correct the address"),
     ] {
         let address = impostor(answer);
@@ -245,8 +245,8 @@ fn greet(agent: &Agent, line: &str) -> Value {
 #[test]
 fn an_agent_refuses_another_version() {
     let answer = greet(&Agent::start(&[]), "{\"loadtest\":99}\n");
-    assert_eq!(answer["refused"], "speaks version 99, known is 1; run the same loadtest on all machines");
-    assert_eq!(answer["loadtest"], 1);
+    assert_eq!(answer["refused"], "speaks version 99, known is 2; run the same loadtest on all machines");
+    assert_eq!(answer["loadtest"], 2);
 }
 
 #[test]
@@ -256,7 +256,7 @@ fn an_agent_works_for_one_at_a_time() {
     let peer = agent.line_with(": clients 0 to 9 of 10, of http://");
     let peer = peer.strip_prefix("for ").and_then(|line| line.split_once(": ")).expect("it says for whom").0.to_owned();
     let line = format!("it is busy with the run of {peer}; wait until that is over");
-    assert_eq!(greet(&agent, "{\"loadtest\":1}\n")["refused"], line);
+    assert_eq!(greet(&agent, "{\"loadtest\":2}\n")["refused"], line);
     drop(first);
 }
 

@@ -5,20 +5,20 @@ use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
-use std::process::{Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::{LazyLock, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-struct Run {
-    code: Option<i32>,
-    text: String,
-    errors: String,
-    json: Value,
+pub struct Run {
+    pub code: Option<i32>,
+    pub text: String,
+    pub errors: String,
+    pub json: Value,
 }
 
 /// A path for a file that a test writes.
-fn temporary(name: &str) -> String {
+pub fn temporary(name: &str) -> String {
     format!("{}/{name}", env!("CARGO_TARGET_TMPDIR"))
 }
 
@@ -26,7 +26,7 @@ fn written(path: &str) -> String {
     std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
-fn command(server: SocketAddr, name: &str, scenario: &str) -> Command {
+pub fn command(server: SocketAddr, name: &str, scenario: &str) -> Command {
     let file = temporary(&format!("{name}.toml"));
     std::fs::write(&file, scenario).expect("the folder is there");
     let mut command = Command::new(env!("CARGO_BIN_EXE_loadtest"));
@@ -34,7 +34,7 @@ fn command(server: SocketAddr, name: &str, scenario: &str) -> Command {
     command
 }
 
-fn run_with(server: SocketAddr, name: &str, scenario: &str, flags: &[&str]) -> Run {
+pub fn run_with(server: SocketAddr, name: &str, scenario: &str, flags: &[&str]) -> Run {
     let record = temporary(&format!("{name}.json"));
     let output = command(server, name, scenario).args(["--json", &record]).args(flags).output().expect("it was built");
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
@@ -47,20 +47,20 @@ fn run(server: &Hall, name: &str, scenario: &str) -> Run {
 }
 
 impl Run {
-    fn passes(&self) {
+    pub fn passes(&self) {
         assert_eq!(self.code, Some(0), "{}{}", self.text, self.errors);
         assert_eq!(["lost", "doubled", "reordered", "stray"].map(|fault| self.fault(fault)), [0; 4], "{}", self.text);
     }
 
-    fn fault(&self, name: &str) -> u64 {
+    pub fn fault(&self, name: &str) -> u64 {
         self.json["faults"][name]["count"].as_u64().unwrap_or_else(|| panic!("no {name}: {}{}", self.text, self.errors))
     }
 
-    fn count(&self, name: &str) -> u64 {
+    pub fn count(&self, name: &str) -> u64 {
         self.json["counts"][name].as_u64().unwrap_or_else(|| panic!("no {name}: {}{}", self.text, self.errors))
     }
 
-    fn moved(&self, name: &str) -> u64 {
+    pub fn moved(&self, name: &str) -> u64 {
         self.json["moved"][name].as_u64().unwrap_or_else(|| panic!("no {name}: {}{}", self.text, self.errors))
     }
 }
@@ -174,7 +174,7 @@ fn one_message_that_strays_to_another_room_is_found() {
 // ---- motions
 
 /// Where clients move or lose something, a run waits for silence at its end: these wait together.
-const WAITING: [(&str, Fault, &str); 10] = [
+const WAITING: [(&str, Fault, &str); 11] = [
     ("loses", Fault::LosesIn("r-3"), TEN_ROOMS),
     ("strays", Fault::StraysFrom("r-3"), TEN_ROOMS),
     ("drop", Fault::None, DROP),
@@ -199,16 +199,14 @@ const WAITING: [(&str, Fault, &str); 10] = [
         "room = \"r\"\nconnections = 6\nrate = 50\nduration = \"1s\"\n\
          [motion]\nkind = \"join\"\nshare = 0.5\nat = \"1h\"",
     ),
-    (
-        "stall",
-        Fault::None,
-        "room = \"r\"\nconnections = 4\nrate = 100\nsize = 10000\nduration = \"3s\"\n\
-         [motion]\nkind = \"stall\"\nshare = 0.25",
-    ),
+    ("stall", Fault::None, STALL),
+    ("resets", Fault::Resets, STALL),
 ];
 const TEN_ROOMS: &str = "room = \"r\"\nconnections = 20\nrate = 100\nduration = \"500ms\"\n[rooms]\ncount = 10";
 const DROP: &str = "room = \"r\"\nconnections = 10\nrate = 50\nduration = \"2s\"\n[rooms]\napart = true\n\
                     [motion]\nkind = \"drop\"\nshare = 0.5\nat = \"500ms\"";
+const STALL: &str = "room = \"r\"\nconnections = 4\nrate = 100\nsize = 10000\nduration = \"3s\"\n\
+                     [motion]\nkind = \"stall\"\nshare = 0.25";
 const JOIN: &str = "room = \"r\"\nconnections = 6\nrate = 50\nduration = \"1s\"\n\
                     [motion]\nkind = \"join\"\nshare = 0.5\nover = \"500ms\"";
 
@@ -240,6 +238,16 @@ fn clients_drop_and_come_back_and_the_others_lose_nothing() {
     let members = members(&server);
     assert_eq!((members["r-0"], members["r-1"]), (5, 10), "those that drop are apart, and join again");
     assert_eq!((run.count("awaited"), run.count("complete")), (50, 50), "the other half waits for nobody");
+    let moved = &run.json["moved"];
+    let beside = ["before_ms", "during_ms", "after_ms"].map(|when| moved["beside"][when]["samples"].as_u64());
+    assert_eq!(beside.into_iter().sum::<Option<u64>>(), Some(50), "{moved}");
+    // 12 messages of the room that stays are due in the first half second.
+    assert!(beside[0].is_some_and(|before| (10..=14).contains(&before)), "{moved}");
+    assert!(moved["all_back_s"].is_number(), "{moved}");
+    for what in ["left", "asked", "back"] {
+        assert_eq!((&moved[what]["per_s"], &moved[what]["largest"]), (&serde_json::json!([5]), &5.into()), "{what}");
+    }
+    assert_eq!(run.json["generator"]["threads"].as_array().map(Vec::len), Some(3), "those that drop have their own");
 }
 
 #[test]
@@ -257,6 +265,10 @@ fn clients_that_are_not_let_in_again_are_told_of() {
     run.passes();
     assert_eq!((run.moved("away"), run.count("complete")), (5, 50), "{}", run.text);
     assert!(run.moved("refused") >= 5 && run.text.contains("; 5 not back at the end"), "{}", run.text);
+    let refused =
+        &run.json["moved"]["refused_with"]["the upgrade was answered with 'HTTP/1.1 503 Service Unavailable'"];
+    assert_eq!(refused.as_u64(), Some(run.moved("refused")));
+    assert!(run.json["moved"]["all_back_s"].is_null());
 }
 
 /// The two are back at 0.2 s at the earliest, and what is due 5 s later should have come. How soon they are back decides
@@ -299,6 +311,29 @@ fn a_stalled_client_is_ended_and_the_others_lose_nothing() {
     assert_eq!((run.moved("moves"), run.moved("ended")), (1, 1), "{}", run.text);
     assert_eq!(server.log.lock().expect("nobody panicked while holding it").closed, 1);
     assert_eq!((run.count("complete"), run.count("closed")), (300, 0), "{}", run.text);
+}
+
+#[test]
+fn when_a_stalled_client_is_reset_that_is_seen_at_once() {
+    let (_, run) = waited("resets");
+    run.passes();
+    let ended = &run.json["moved"]["ended_ms"];
+    assert_eq!((run.moved("ended"), ended["samples"].as_u64()), (1, Some(1)), "{}", run.text);
+    // It stalls with the first message, and the server loses its patience after a second.
+    assert!(ended["max"].as_f64().is_some_and(|millis| (900.0..9_000.0).contains(&millis)), "{ended}");
+    assert_eq!((run.count("complete"), run.count("closed")), (300, 0), "{}", run.text);
+}
+
+#[test]
+fn with_still_nobody_stalls_and_the_same_clients_are_waited_for() {
+    let server = hall(Fault::None);
+    let run = run_with(server.address, "still", STALL, &["--still"]);
+    run.passes();
+    assert_eq!((run.moved("clients"), run.moved("moves"), run.moved("ended")), (1, 0, 0), "{}", run.text);
+    assert_eq!((run.count("delivered"), run.count("complete")), (1200, 300), "all four read");
+    assert_eq!(run.json["plan"]["still"], true);
+    let beside = &run.json["moved"]["beside"];
+    assert_eq!((&beside["before_ms"]["samples"], &beside["during_ms"]["samples"]), (&300.into(), &0.into()));
 }
 
 // ---- the search, the files, the ends
@@ -368,16 +403,23 @@ fn a_scenario_that_is_wrong_is_one_line() {
     }
 }
 
-/// Interrupts a run when a line of its progress has `word`, and gives its exit code and what it wrote.
-fn interrupted(name: &str, word: &str, scenario: &str, flags: &[&str]) -> (Option<i32>, String) {
-    let server = hall(Fault::None);
-    let mut child =
-        command(server.address, name, scenario).args(flags).stdout(Stdio::piped()).spawn().expect("it was built");
+/// Starts a run, and gives what it writes up to the first line of its progress that has `word`.
+pub fn start_until(mut command: Command, word: &str) -> (Child, BufReader<ChildStdout>, String) {
+    let mut child = command.stdout(Stdio::piped()).spawn().expect("it was built");
     let mut lines = BufReader::new(child.stdout.take().expect("it is piped"));
     let mut text = String::new();
     while !text.lines().last().is_some_and(|line| line.contains(word)) {
         assert!(lines.read_line(&mut text).expect("it is text") > 0, "{word} never came: {text}");
     }
+    (child, lines, text)
+}
+
+/// Interrupts a run when a line of its progress has `word`, and gives its exit code and what it wrote.
+fn interrupted(name: &str, word: &str, scenario: &str, flags: &[&str]) -> (Option<i32>, String) {
+    let server = hall(Fault::None);
+    let mut command = command(server.address, name, scenario);
+    command.args(flags);
+    let (mut child, mut lines, mut text) = start_until(command, word);
     let killed = Command::new("kill").args(["-INT", &child.id().to_string()]).status().expect("kill is there");
     assert!(killed.success());
     lines.read_to_string(&mut text).expect("it is text");

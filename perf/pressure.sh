@@ -1,0 +1,281 @@
+#!/usr/bin/env bash
+# Pressure: what slow clients, storms and a drain cost, as records of loadtest in perf/out/.
+#
+#   build ─▶ fanfare serve, on a free port ◀─ loadtest --workload … ─▶ perf/out/pressure-FIGURE.json
+#                   │                                                        │
+#                   └─ GET /api/stats ─▶ perf/out/pressure-FIGURE.stats.json └─▶ the figure, in a line
+#
+# Each figure has servers of its own. Nothing is pinned: on a machine without other work the kernel shares the cores
+# between server and load. A figure that compares is two runs, one after the other.
+set -euo pipefail
+
+usage() {
+    cat << 'END'
+Usage: perf/pressure.sh [OPTIONS] [FIGURE...] [-- LOADTEST FLAGS...]
+
+Measures, each with servers of its own on free ports, and writes perf/out/pressure-FIGURE.json. All of them, unless named:
+
+  stall      10,000 clients, 100 messages/s of 1 KB for 60 s; one of ten stops reading, policy drop-oldest, no eviction.
+             Memory per stalled client, and last receivers, against the same run in which nobody stalls (stall-still)
+  evict      the same with the default policy, but no TCP_USER_TIMEOUT: how many stalled clients were evicted, and how
+             long that took
+  conflate   5,000 clients, 100 keys, 1,000 values/s for 30 s, in a room with a window of 200 ms, against the same
+             without keys and window (conflate-raw): the server's CPU time of both
+  storm      50,000 of 55,556 clients drop at once and come back: how long that takes, what was refused, and the last
+             receivers of the room of the others before, during and after
+  drain      50,000 clients; the server is ended with SIGTERM and drains for 30 s, and they go on to a second one: how
+             many arrive there in each second
+
+  --scale S     so many of these clients: 1, which is all, or a share like 0.01 to try it out (default: 1)
+  --debug       the development build, to try it out
+  -h, --help    this text
+
+Further flags go to every run of loadtest:   perf/pressure.sh stall -- --rate 20 --duration 30s
+Options of the server are taken from FANFARE_... variables:   FANFARE_WORKERS=1 perf/pressure.sh conflate
+
+Exit code: 0 all records are written and nothing was lost; 1 a step failed or a run found faults, and a line says which;
+2 wrong usage. A run that is INVALID says so, and its delays are no figures.
+END
+}
+
+# How long a server may take until it listens, and to end; and loadtest to connect everyone.
+ready_seconds_max=10
+end_seconds_max=60
+connected_seconds_max=300
+
+say() { printf 'pressure: %s\n' "$*" >&2; }
+fail() { say "$1"; exit "${2:-1}"; }
+
+scale=1
+profile=release
+figures=()
+load_flags=()
+while [ $# -gt 0 ]; do
+    case $1 in
+        -h | --help) usage; exit 0 ;;
+        --scale) scale=${2-}; shift ;;
+        --debug) profile=debug ;;
+        --) shift; load_flags=("$@"); break ;;
+        -*) fail "'$1' is no option; see perf/pressure.sh --help (flags of loadtest go behind --)" 2 ;;
+        stall | evict | conflate | storm | drain) figures+=("$1") ;;
+        *) fail "'$1' is no figure; there are stall, evict, conflate, storm and drain" 2 ;;
+    esac
+    shift || fail '--scale needs a number' 2
+done
+[ ${#figures[@]} -gt 0 ] || figures=(stall evict conflate storm drain)
+[[ $scale =~ ^(1|1\.0+|0?\.[0-9]*[1-9][0-9]*)$ ]] || fail "--scale needs a number above 0 and up to 1, not '$scale'" 2
+
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+target=${CARGO_TARGET_DIR:-target}
+out=perf/out
+work=
+server_pids=()
+faults=0
+
+# Ends what this script has started, and nothing else.
+stop() {
+    for pid in $(jobs -pr); do kill -KILL "$pid" 2> /dev/null || true; done
+    wait
+}
+clean() {
+    stop
+    [ -z "$work" ] || rm -rf "$work"
+}
+trap clean EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
+running() { kill -0 "$1" 2> /dev/null; }
+
+# wait_for FILE TEXT PID SECONDS: until the text is in the file; fails when the process has ended or time is over.
+wait_for() {
+    for _ in $(seq $(($4 * 10))); do
+        if grep -qs -- "$2" "$1"; then return; fi
+        running "$3" || break
+        sleep 0.1
+    done
+    grep -qs -- "$2" "$1"
+}
+
+last_line() { grep -v '^$' "$@" -h | tail -n 1 || true; }
+
+# clients FULL: the number at this scale.
+clients() { awk -v full="$1" -v scale="$scale" 'BEGIN { n = int(full * scale + 0.5); print (n < 10 ? 10 : n) }'; }
+
+# field NAME RECORD [OBJECT]: the first number of this name, behind the object's name if there is one; 0 if it is absent.
+field() {
+    local text
+    text=$(tr -d ' \n' < "$out/pressure-$2.json")
+    [ -z "${3-}" ] || text=${text#*\"$3\":\{}
+    awk -v name="\"$1\":" '
+        { at = index($0, name); if (at) text = substr($0, at + length(name)) }
+        END { print (match(text, /^[0-9.]+/) ? substr(text, 1, RLENGTH) : 0) }' <<< "$text"
+}
+
+# text_field NAME RECORD: a text; nothing if it is absent.
+text_field() { sed -n "s/.*\"$1\": *\"\([^\"]*\)\".*/\1/p" "$out/pressure-$2.json"; }
+
+megabytes() { awk -v bytes="$1" 'BEGIN { printf "%.1f MB", bytes / 1048576 }'; }
+
+# serve NAME FLAGS...: starts a server; its process is $pid and its address $url.
+serve() {
+    local name=$1
+    shift
+    "$target/$profile/fanfare" serve --listen 127.0.0.1:0 "$@" > "$work/$name.out" 2> "$work/$name.err" &
+    pid=$!
+    server_pids+=("$pid")
+    wait_for "$work/$name.out" 'listens on' "$pid" "$ready_seconds_max" \
+        || fail "the server $name does not listen: $(last_line "$work/$name.err")"
+    url=$(grep -o 'http://[0-9.]*:[0-9]*' "$work/$name.out" | head -n 1)
+}
+
+# end_servers: asks them to end, and insists after a while.
+end_servers() {
+    local pid
+    for pid in "${server_pids[@]}"; do
+        # The second signal ends a server that drains.
+        kill -TERM "$pid" 2> /dev/null || true
+        sleep 0.2
+        kill -TERM "$pid" 2> /dev/null || true
+        for _ in $(seq $((end_seconds_max * 10))); do running "$pid" || break; sleep 0.1; done
+        kill -KILL "$pid" 2> /dev/null || true
+        wait "$pid" 2> /dev/null || true
+    done
+    server_pids=()
+}
+
+# stats NAME URL: what the server has counted.
+stats() {
+    if command -v curl > /dev/null; then curl -sS "$2/api/stats" > "$out/pressure-$1.stats.json" || true; fi
+}
+
+# load NAME URL WORKLOAD FLAGS...: a run with its record. Faults and what could not be done are told, and kept in mind.
+load() {
+    local name=$1 url=$2 workload=$3 code=0
+    shift 3
+    rm -f "$out/pressure-$name.json"
+    say "$name: loadtest $url --workload $workload $* ${load_flags[*]-}"
+    "$target/$profile/loadtest" "$url" --workload "$workload" "$@" --json "$out/pressure-$name.json" \
+        "${load_flags[@]}" > "$work/load.out" 2> "$work/load.err" || code=$?
+    finished "$name" "$code"
+}
+
+# finished NAME CODE: shows the end of a run.
+finished() {
+    sed -n '/^$/,$p' "$work/load.out" >&2
+    cat "$work/load.err" >&2
+    [ -s "$out/pressure-$1.json" ] || fail "$1: loadtest wrote no record (code $2)"
+    if [ "$2" -ne 0 ]; then
+        faults=1
+        say "$1: loadtest ended with code $2"
+    fi
+    local invalid
+    invalid=$(text_field invalid "$1")
+    [ -z "$invalid" ] || say "$1: INVALID, $invalid"
+}
+
+measure_stall() {
+    local n pid url variant
+    n=$(clients 10000)
+    # Who does not read must stay: no eviction, and neither heartbeat nor kernel ends it.
+    for variant in stall-still stall; do
+        serve $variant --policy drop-oldest --ping-interval 1h --ping-timeout 1h --tcp-user-timeout 0 \
+            --connections-max $((n * 3 / 2))
+        if [ $variant = stall ]; then set --; else set -- --still; fi
+        load $variant "$url" stall --connections "$n" --server-pid "$pid" "$@"
+        stats $variant "$url"
+        end_servers
+    done
+    local stalled with without
+    stalled=$(field moves stall moved) with=$(field resident_max stall) without=$(field resident_max stall-still)
+    say "stall: $stalled stalled, $(field ended stall moved) of them ended by the server; memory at most $(megabytes "$with")," \
+        "without them $(megabytes "$without"): $(awk -v a="$with" -v b="$without" -v n="$stalled" \
+        'BEGIN { printf "%.0f bytes", n ? (a - b) / n : 0 }') per stalled client, with the shared backlog (4 MiB at most)"
+    say "stall: last receivers p99 $(field p99 stall last) ms, without them $(field p99 stall-still last) ms;" \
+        "lost $(field count stall lost)"
+}
+
+measure_evict() {
+    local n pid url
+    n=$(clients 10000)
+    # Otherwise the kernel gives up first, silently, and the server's own limits are not what is measured.
+    serve evict --tcp-user-timeout 0 --connections-max $((n * 3 / 2))
+    load evict "$url" stall --connections "$n" --server-pid "$pid"
+    stats evict "$url"
+    end_servers
+    say "evict: $(field moves evict moved) stalled, $(field ended evict moved) ended by the server," \
+        "$(field samples evict ended_ms) seen at once, after $(field max evict ended_ms) ms at most;" \
+        "of the others $(field closed evict counts) closed, lost $(field count evict lost)"
+}
+
+measure_conflate() {
+    local n pid url
+    n=$(clients 5000)
+    printf '[namespaces."/".rooms."prices"]\nconflate_every = "200ms"\n' > "$work/window.toml"
+    serve conflate --config "$work/window.toml" --connections-max $((n * 3 / 2))
+    load conflate "$url" conflate --connections "$n" --server-pid "$pid"
+    stats conflate "$url"
+    end_servers
+    serve conflate-raw --connections-max $((n * 3 / 2))
+    load conflate-raw "$url" conflate --keys 0 --connections "$n" --server-pid "$pid"
+    stats conflate-raw "$url"
+    end_servers
+    local with without
+    with=$(field cpu_publishing_s conflate) without=$(field cpu_publishing_s conflate-raw)
+    say "conflate: CPU $with s for $(field delivered conflate) deliveries, $(field conflated conflate) conflated; raw" \
+        "$without s for $(field delivered conflate-raw):" \
+        "$(awk -v a="$without" -v b="$with" 'BEGIN { printf "%.1f", b ? a / b : 0 }') times"
+}
+
+measure_storm() {
+    local n pid url
+    n=$(clients 55556)
+    serve storm --connections-max $((n * 2))
+    load storm "$url" storm --connections "$n" --ramp 4000/s --server-pid "$pid"
+    stats storm "$url"
+    end_servers
+    say "storm: $(field moves storm moved) dropped, all back in $(field all_back_s storm) s, refused $(field refused storm moved)," \
+        "not back $(field away storm moved); last receivers of the others p99 $(field p99 storm before_ms) ms before," \
+        "$(field p99 storm during_ms) ms meanwhile, $(field p99 storm after_ms) ms after"
+}
+
+measure_drain() {
+    local n pid url first first_url second_url code=0 loader
+    n=$(clients 50000)
+    serve drain-first --connections-max $((n * 3 / 2)) --drain-time 30s
+    first=$pid first_url=$url
+    serve drain-second --connections-max $((n * 2))
+    second_url=$url
+    rm -f "$out/pressure-drain.json"
+    set -- --workload drain --then "$second_url" --connections "$n" --ramp 4000/s --duration 45s --server-pid "$pid"
+    say "drain: loadtest $first_url $* ${load_flags[*]-}"
+    "$target/$profile/loadtest" "$first_url" "$@" --json "$out/pressure-drain.json" "${load_flags[@]}" \
+        > "$work/load.out" 2> "$work/load.err" &
+    loader=$!
+    wait_for "$work/load.out" ' published ' "$loader" "$connected_seconds_max" \
+        || fail "drain: not all clients connected: $(last_line "$work/load.out" "$work/load.err")"
+    kill -TERM "$first"
+    wait "$loader" || code=$?
+    finished drain "$code"
+    stats drain "$second_url"
+    end_servers
+    say "drain: $(field moves drain moved) let go, $(field mean drain left) per second," \
+        "$(field largest drain left) in the fullest; at the second server $(field mean drain asked) and" \
+        "$(field largest drain asked) ($(awk -v a="$(field largest drain asked)" -v b="$(field mean drain asked)" \
+        'BEGIN { printf "%.2f", b ? a / b : 0 }') times the mean); refused $(field refused drain moved)," \
+        "not back $(field away drain moved)"
+}
+
+build_flags=()
+[ $profile = debug ] || build_flags=(--release)
+say "building the server and loadtest ($profile)"
+cargo build --quiet "${build_flags[@]}" --package fanfare --bin fanfare || fail 'the server does not build'
+cargo build --quiet "${build_flags[@]}" --package loadtest || fail 'loadtest does not build'
+
+mkdir -p "$out"
+work=$(mktemp -d)
+# A connection is a descriptor, and the limit of one table is the system's.
+ulimit -n "$(ulimit -Hn)"
+
+for figure in "${figures[@]}"; do "measure_$figure"; done
+exit $faults
