@@ -112,6 +112,9 @@ field() {
         END { print (match(text, /^[0-9.]+/) ? substr(text, 1, RLENGTH) : 0) }' <<< "$text"
 }
 
+# number NAME RECORD [OBJECT]: the same with one digit behind the point.
+number() { field "$@" | xargs printf '%.1f'; }
+
 # text_field NAME RECORD: a text; nothing if it is absent.
 text_field() { sed -n "s/.*\"$1\": *\"\([^\"]*\)\".*/\1/p" "$out/pressure-$2.json"; }
 
@@ -191,7 +194,7 @@ measure_stall() {
     say "stall: $stalled stalled, $(field ended stall moved) of them ended by the server; memory at most $(megabytes "$with")," \
         "without them $(megabytes "$without"): $(awk -v a="$with" -v b="$without" -v n="$stalled" \
         'BEGIN { printf "%.0f bytes", n ? (a - b) / n : 0 }') per stalled client, with the shared backlog (4 MiB at most)"
-    say "stall: last receivers p99 $(field p99 stall last) ms, without them $(field p99 stall-still last) ms;" \
+    say "stall: last receivers p99 $(number p99 stall last) ms, without them $(number p99 stall-still last) ms;" \
         "lost $(field count stall lost)"
 }
 
@@ -204,7 +207,7 @@ measure_evict() {
     stats evict "$url"
     end_servers
     say "evict: $(field moves evict moved) stalled, $(field ended evict moved) ended by the server," \
-        "$(field samples evict ended_ms) seen at once, after $(field max evict ended_ms) ms at most;" \
+        "$(field samples evict ended_ms) seen at once, after $(number max evict ended_ms) ms at most;" \
         "of the others $(field closed evict counts) closed, lost $(field count evict lost)"
 }
 
@@ -222,8 +225,8 @@ measure_conflate() {
     end_servers
     local with without
     with=$(field cpu_publishing_s conflate) without=$(field cpu_publishing_s conflate-raw)
-    say "conflate: CPU $with s for $(field delivered conflate) deliveries, $(field conflated conflate) conflated; raw" \
-        "$without s for $(field delivered conflate-raw):" \
+    say "conflate: CPU $(number cpu_publishing_s conflate) s for $(field delivered conflate) deliveries, $(field conflated conflate) conflated; raw" \
+        "$(number cpu_publishing_s conflate-raw) s for $(field delivered conflate-raw):" \
         "$(awk -v a="$without" -v b="$with" 'BEGIN { printf "%.1f", b ? a / b : 0 }') times"
 }
 
@@ -234,9 +237,9 @@ measure_storm() {
     load storm "$url" storm --connections "$n" --ramp 4000/s --server-pid "$pid"
     stats storm "$url"
     end_servers
-    say "storm: $(field moves storm moved) dropped, all back in $(field all_back_s storm) s, refused $(field refused storm moved)," \
-        "not back $(field away storm moved); last receivers of the others p99 $(field p99 storm before_ms) ms before," \
-        "$(field p99 storm during_ms) ms meanwhile, $(field p99 storm after_ms) ms after"
+    say "storm: $(field moves storm moved) dropped, all back in $(number all_back_s storm) s, refused $(field refused storm moved)," \
+        "not back $(field away storm moved); last receivers of the others p99 $(number p99 storm before_ms) ms before," \
+        "$(number p99 storm during_ms) ms meanwhile, $(number p99 storm after_ms) ms after"
 }
 
 measure_drain() {
@@ -259,8 +262,8 @@ measure_drain() {
     finished drain "$code"
     stats drain "$second_url"
     end_servers
-    say "drain: $(field moves drain moved) let go, $(field mean drain left) per second," \
-        "$(field largest drain left) in the fullest; at the second server $(field mean drain asked) and" \
+    say "drain: $(field moves drain moved) let go, $(number mean drain left) per second," \
+        "$(field largest drain left) in the fullest; at the second server $(number mean drain asked) and" \
         "$(field largest drain asked) ($(awk -v a="$(field largest drain asked)" -v b="$(field mean drain asked)" \
         'BEGIN { printf "%.2f", b ? a / b : 0 }') times the mean); refused $(field refused drain moved)," \
         "not back $(field away drain moved)"

@@ -114,8 +114,8 @@ fn write_moved(moved: &Moved, out: &mut String) -> Result {
     }
     let paces = [("left", &moved.left), ("connected again", &moved.asked), ("back", &moved.back)];
     for (what, pace) in paces.into_iter().filter(|(_, pace)| pace.per_s.len() > 1) {
-        let (largest, mean) = (count(pace.largest), rate(pace.mean));
-        writeln!(out, "              {what}: {mean} per second, {largest} in the fullest")?;
+        let largest = count(pace.largest);
+        writeln!(out, "              {what}: {:.1} per second, {largest} in the fullest", pace.mean)?;
     }
     let Beside { before_ms, during_ms, after_ms, .. } = &moved.beside;
     let others = [("before", before_ms), ("meanwhile", during_ms), ("after", after_ms)];
@@ -215,9 +215,9 @@ http://127.0.0.1:3000/socket.io/  ticker: 1,000 clients, 10/s of 200 bytes for 3
   delivered   29,999 of 30,000, 9,999/s
   faults      lost 1, doubled 0, reordered 0, stray 0, closed 0
   moved       drop: 100 clients, 250 times; back in 12.0 ms (p50), 31.0 ms (p99), 42.0 ms (max); all in 2.50 s
-              left: 100 per second, 100 in the fullest
-              connected again: 100 per second, 100 in the fullest
-              back: 100 per second, 101 in the fullest
+              left: 100.0 per second, 100 in the fullest
+              connected again: 100.0 per second, 100 in the fullest
+              back: 100.0 per second, 101 in the fullest
               last receivers of the others (p99): 12.5 ms before, 18.5 ms meanwhile
   delay                 p50        p90        p99       p999        max
     first          0.213 ms   0.500 ms   0.750 ms   0.750 ms   0.750 ms
