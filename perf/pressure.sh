@@ -2,8 +2,8 @@
 # Pressure: what slow clients, storms and a drain cost, as records of loadtest in perf/out/.
 #
 #   build ─▶ fanfare serve, on a free port ◀─ loadtest --workload … ─▶ perf/out/pressure-FIGURE.json
-#                   │                                                        │
-#                   └─ GET /api/stats ─▶ perf/out/pressure-FIGURE.stats.json └─▶ the figure, in a line
+#                   │ once a second                                          │
+#                   └─ GET /api/stats ─▶ pressure-FIGURE.stats.jsonl         └─▶ the figure, in a line
 #
 # Each figure has servers of its own. Nothing is pinned: on a machine without other work the kernel shares the cores
 # between server and load. A figure that compares is two runs, one after the other.
@@ -13,7 +13,8 @@ usage() {
     cat << 'END'
 Usage: perf/pressure.sh [OPTIONS] [FIGURE...] [-- LOADTEST FLAGS...]
 
-Measures, each with servers of its own on free ports, and writes perf/out/pressure-FIGURE.json. All of them, unless named:
+Measures, each with servers of its own on free ports, and writes perf/out/pressure-FIGURE.json, and what the server said of
+itself in each second to perf/out/pressure-FIGURE.stats.jsonl. All of them, unless named:
 
   stall      10,000 clients, 100 messages/s of 1 KB for 60 s; one of ten stops reading, policy drop-oldest, no eviction.
              Memory per stalled client, and last receivers, against the same run in which nobody stalls (stall-still)
@@ -70,6 +71,7 @@ target=${CARGO_TARGET_DIR:-target}
 out=perf/out
 work=
 server_pids=()
+loader=
 faults=0
 
 # Ends what this script has started, and nothing else.
@@ -147,20 +149,41 @@ end_servers() {
     server_pids=()
 }
 
-# stats NAME URL: what the server has counted.
-stats() {
-    if command -v curl > /dev/null; then curl -sS "$2/api/stats" > "$out/pressure-$1.stats.json" || true; fi
+# stats_until_end NAME URL PID: what the server counts, a line per second, as long as the process runs.
+stats_until_end() {
+    : > "$out/pressure-$1.stats.jsonl"
+    while running "$3"; do
+        curl -sS --max-time 5 --write-out '\n' "$2/api/stats" >> "$out/pressure-$1.stats.jsonl" || true
+        sleep 1
+    done
 }
 
-# load NAME URL WORKLOAD FLAGS...: a run with its record. Faults and what could not be done are told, and kept in mind.
-load() {
-    local name=$1 url=$2 workload=$3 code=0
+# most NAME RECORD: the largest number of this name in the lines of the server.
+most() { grep -o "\"$1\":[0-9]*" "$out/pressure-$2.stats.jsonl" | cut -d : -f 2 | sort -n | tail -n 1 || echo 0; }
+
+# begin_load NAME URL WORKLOAD FLAGS...: starts a run with its record; its process is $loader.
+begin_load() {
+    local name=$1 url=$2 workload=$3
     shift 3
     rm -f "$out/pressure-$name.json"
     say "$name: loadtest $url --workload $workload $* ${load_flags[*]-}"
     "$target/$profile/loadtest" "$url" --workload "$workload" "$@" --json "$out/pressure-$name.json" \
-        "${load_flags[@]}" > "$work/load.out" 2> "$work/load.err" || code=$?
-    finished "$name" "$code"
+        "${load_flags[@]}" > "$work/load.out" 2> "$work/load.err" &
+    loader=$!
+}
+
+# load NAME URL WORKLOAD FLAGS...: a whole run.
+load() {
+    begin_load "$@"
+    end_load "$1" "$2"
+}
+
+# end_load NAME URL: waits for its end. Faults, and what could not be done, are told and kept in mind.
+end_load() {
+    local code=0
+    stats_until_end "$1" "$2" "$loader"
+    wait "$loader" || code=$?
+    finished "$1" "$code"
 }
 
 # finished NAME CODE: shows the end of a run.
@@ -186,14 +209,17 @@ measure_stall() {
             --connections-max $((n * 3 / 2))
         if [ $variant = stall ]; then set --; else set -- --still; fi
         load $variant "$url" stall --connections "$n" --server-pid "$pid" "$@"
-        stats $variant "$url"
         end_servers
     done
-    local stalled with without
+    local stalled with without shared
+    # Each worker counts the same bytes.
+    shared=$(($(most waiting_bytes stall) / $(most workers stall)))
     stalled=$(field moves stall moved) with=$(field resident_max stall) without=$(field resident_max stall-still)
     say "stall: $stalled stalled, $(field ended stall moved) of them ended by the server; memory at most $(megabytes "$with")," \
-        "without them $(megabytes "$without"): $(awk -v a="$with" -v b="$without" -v n="$stalled" \
-        'BEGIN { printf "%.0f bytes", n ? (a - b) / n : 0 }') per stalled client, with the shared backlog (4 MiB at most)"
+        "without them $(megabytes "$without"), one copy of the backlog $(megabytes "$shared"):" \
+        "$(awk -v a="$with" -v b="$without" -v shared="$shared" -v n="$stalled" 'BEGIN {
+            printf "%.0f bytes per stalled client, %.0f beyond that", n ? (a - b) / n : 0, n ? (a - b - shared) / n : 0
+        }')"
     say "stall: last receivers p99 $(number p99 stall last) ms, without them $(number p99 stall-still last) ms;" \
         "lost $(field count stall lost)"
 }
@@ -204,10 +230,9 @@ measure_evict() {
     # Otherwise the kernel gives up first, silently, and the server's own limits are not what is measured.
     serve evict --tcp-user-timeout 0 --connections-max $((n * 3 / 2))
     load evict "$url" stall --connections "$n" --server-pid "$pid"
-    stats evict "$url"
     end_servers
     say "evict: $(field moves evict moved) stalled, $(field ended evict moved) ended by the server," \
-        "$(field samples evict ended_ms) seen at once, after $(number max evict ended_ms) ms at most;" \
+        "$(most evicted evict) evicted, $(field samples evict ended_ms) seen at once, after $(number max evict ended_ms) ms at most;" \
         "of the others $(field closed evict counts) closed, lost $(field count evict lost)"
 }
 
@@ -217,11 +242,9 @@ measure_conflate() {
     printf '[namespaces."/".rooms."prices"]\nconflate_every = "200ms"\n' > "$work/window.toml"
     serve conflate --config "$work/window.toml" --connections-max $((n * 3 / 2))
     load conflate "$url" conflate --connections "$n" --server-pid "$pid"
-    stats conflate "$url"
     end_servers
     serve conflate-raw --connections-max $((n * 3 / 2))
     load conflate-raw "$url" conflate --keys 0 --connections "$n" --server-pid "$pid"
-    stats conflate-raw "$url"
     end_servers
     local with without
     with=$(field cpu_publishing_s conflate) without=$(field cpu_publishing_s conflate-raw)
@@ -235,7 +258,6 @@ measure_storm() {
     n=$(clients 55556)
     serve storm --connections-max $((n * 2))
     load storm "$url" storm --connections "$n" --ramp 4000/s --server-pid "$pid"
-    stats storm "$url"
     end_servers
     say "storm: $(field moves storm moved) dropped, all back in $(number all_back_s storm) s, refused $(field refused storm moved)," \
         "not back $(field away storm moved); last receivers of the others p99 $(number p99 storm before_ms) ms before," \
@@ -243,24 +265,18 @@ measure_storm() {
 }
 
 measure_drain() {
-    local n pid url first first_url second_url code=0 loader
+    local n pid url first first_url second_url
     n=$(clients 50000)
     serve drain-first --connections-max $((n * 3 / 2)) --drain-time 30s
     first=$pid first_url=$url
     serve drain-second --connections-max $((n * 2))
     second_url=$url
-    rm -f "$out/pressure-drain.json"
-    set -- --workload drain --then "$second_url" --connections "$n" --ramp 4000/s --duration 45s --server-pid "$pid"
-    say "drain: loadtest $first_url $* ${load_flags[*]-}"
-    "$target/$profile/loadtest" "$first_url" "$@" --json "$out/pressure-drain.json" "${load_flags[@]}" \
-        > "$work/load.out" 2> "$work/load.err" &
-    loader=$!
+    begin_load drain "$first_url" drain --then "$second_url" --connections "$n" --ramp 4000/s --duration 45s \
+        --server-pid "$pid"
     wait_for "$work/load.out" ' published ' "$loader" "$connected_seconds_max" \
         || fail "drain: not all clients connected: $(last_line "$work/load.out" "$work/load.err")"
     kill -TERM "$first"
-    wait "$loader" || code=$?
-    finished drain "$code"
-    stats drain "$second_url"
+    end_load drain "$second_url"
     end_servers
     say "drain: $(field moves drain moved) let go, $(number mean drain left) per second," \
         "$(field largest drain left) in the fullest; at the second server $(number mean drain asked) and" \
@@ -269,6 +285,7 @@ measure_drain() {
         "not back $(field away drain moved)"
 }
 
+command -v curl > /dev/null || fail 'curl is missing; install it, on Debian: apt-get install curl' 2
 build_flags=()
 [ $profile = debug ] || build_flags=(--release)
 say "building the server and loadtest ($profile)"
