@@ -204,7 +204,7 @@ measure_stall() {
     n=$(clients 10000)
     # Who does not read must stay: no eviction, and neither heartbeat nor kernel ends it.
     for variant in stall-still stall; do
-        serve $variant --policy drop-oldest --ping-interval 1h --ping-timeout 1h --tcp-user-timeout 0 \
+        serve $variant --policy drop-oldest --ping-interval 1h --ping-timeout 1h --ping-spread false --tcp-user-timeout 0 \
             --connections-max $((n * 3 / 2))
         if [ $variant = stall ]; then set --; else set -- --still; fi
         load $variant "$url" stall --connections "$n" --server-pid "$pid" "$@"
@@ -227,7 +227,7 @@ measure_evict() {
     local n pid url
     n=$(clients 10000)
     # Otherwise the kernel or a heartbeat may be first, and the limits on backlogs are not what is measured.
-    serve evict --ping-interval 1h --ping-timeout 1h --tcp-user-timeout 0 --connections-max $((n * 3 / 2))
+    serve evict --ping-interval 1h --ping-timeout 1h --ping-spread false --tcp-user-timeout 0 --connections-max $((n * 3 / 2))
     load evict "$url" stall --connections "$n" --server-pid "$pid"
     end_servers
     say "evict: $(field moves evict moved) stalled, $(field ended evict moved) ended by the server," \

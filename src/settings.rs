@@ -114,7 +114,8 @@ pub struct Settings {
     /// a peer that does not read can be neither replaced nor dropped. 0 is no limit.
     pub unsent_bytes_max: usize,
     /// How long the kernel keeps a connection whose peer acknowledges nothing, or leaves no room (`TCP_USER_TIMEOUT`,
-    /// Linux). Default 20 s, as `outbox_age_max`. Zero leaves it to the kernel, and such clients to their heartbeats.
+    /// Linux). Default 30 s, longer than `outbox_age_max`, so that a client for which something waits here too is
+    /// evicted, and told so, before. Zero leaves it to the kernel, and such clients to their heartbeats.
     pub tcp_user_timeout: Duration,
     /// Workers, one pinned thread each. Default 0: one per core; and with a descriptor table for each worker, more if
     /// `connections_max` needs more tables than there are cores.
@@ -169,7 +170,7 @@ impl Default for Settings {
             accept_queue: 4096,
             send_buffer_bytes: 256 << 10,
             unsent_bytes_max: 64 << 10,
-            tcp_user_timeout: Duration::from_secs(20),
+            tcp_user_timeout: Duration::from_secs(30),
             workers: 0,
             fd_tables: FdTables::Shared,
             io: SendPath::Auto,

@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 
 const UPDATE: &str = "FANFARE_UPDATE_README=1 cargo test --test figures";
 
-const RELAY: &str = "2026-11-22-relay-uring.json";
+const RELAY: &str = "2026-11-22-hot-path.json";
 const LARGE: &str = "2026-11-22-100k.json";
 
 const TABLES: &[Table] = &[RELAY_TABLE, LARGE_TABLE];

@@ -376,9 +376,10 @@ sections! {
 
         /// How long the kernel waits for a peer that acknowledges nothing or leaves no room; 0 is as long as it likes.
         ///
-        /// As `outbox_age_max`, for what the server has already given to the kernel. With a policy that keeps slow clients,
+        /// As `outbox_age_max`, for what the server has already given to the kernel; longer than that, so that a client for
+        /// which something waits here too is evicted, and told so, before. With a policy that keeps slow clients,
         /// 0 leaves them to their heartbeats. Linux only.
-        tcp_user_timeout: Duration = "20s", Kind::Time { min: Duration::ZERO, max: Duration::from_secs(3600) }, Restart;
+        tcp_user_timeout: Duration = "30s", Kind::Time { min: Duration::ZERO, max: Duration::from_secs(3600) }, Restart;
 
         /// How many bytes of events each worker may have begun and not written to all of their receivers yet.
         ///
