@@ -187,8 +187,8 @@ impl Shard {
     /// Whether a packet that makes room for those before it finds none.
     pub(super) fn is_turned_away(&mut self, key: Key<Session>, packet: &Arc<Prepared>) -> bool {
         let Some(bytes_max) = door(packet, &self.settings) else { return false };
-        let Some(session) = self.sessions.get(key).filter(|session| !is_listening(session)) else { return false };
-        let turned_away = self.runs.step(packet).bytes_behind(&session.outbox) > bytes_max;
+        let step = self.runs.step(packet);
+        let turned_away = self.sessions.get(key).is_some_and(|session| finds_no_room(session, &step, bytes_max));
         self.counters.turned_away += u64::from(turned_away);
         turned_away
     }
@@ -288,6 +288,11 @@ fn is_listening(session: &Session) -> bool {
     }
 }
 
+/// Whether a step's packet would wait, and be one too many.
+fn finds_no_room(session: &Session, step: &Step<'_>, bytes_max: usize) -> bool {
+    !is_listening(session) && step.bytes_behind(&session.outbox) > bytes_max
+}
+
 /// The limit that a packet meets before it is queued, if it is one that makes room for those before it.
 fn door(packet: &Prepared, settings: &Settings) -> Option<usize> {
     (*packet.fate() == Fate::DroppedNewest).then_some(settings.outbox_bytes_max)
@@ -348,8 +353,7 @@ impl Walk<'_> {
                 self.counts.dropped += 1;
                 continue;
             }
-            if self.bytes_max.is_some_and(|max| !is_listening(session) && self.step.bytes_behind(&session.outbox) > max)
-            {
+            if self.bytes_max.is_some_and(|max| finds_no_room(session, &self.step, max)) {
                 self.counts.dropped += 1;
                 self.turned_away += 1;
                 continue;

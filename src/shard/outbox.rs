@@ -285,15 +285,10 @@ impl Backlog {
         if std::mem::replace(&mut self.searched, true) {
             return 0;
         }
-        let dropped = self.sift(chains, |items| {
-            let mut later = HashSet::new();
-            let stays = |item: &Item| match item.packet.fate() {
-                Fate::Conflated(key) => later.insert(Arc::clone(key)),
-                _ => true,
-            };
-            let mut stay: Vec<bool> = items.iter().rev().map(stays).collect();
-            stay.reverse();
-            stay
+        let mut later = HashSet::new();
+        let dropped = self.sift(chains, |item| match item.packet.fate() {
+            Fate::Conflated(key) => later.insert(Arc::clone(key)),
+            _ => true,
         });
         self.conflated = self.bytes;
         dropped
@@ -302,33 +297,26 @@ impl Backlog {
     /// Drops from the back until the rest fits. Returns the number of packets.
     fn drop_newest(&mut self, chains: &mut Chains, bounds: Bounds) -> u64 {
         let mut excess = self.bytes.saturating_sub(bounds.bytes_max);
-        self.sift(chains, |items| {
-            let stays = |item: &Item| {
-                let goes = excess > 0 && *item.packet.fate() == Fate::DroppedNewest;
-                excess = excess.saturating_sub(if goes { item.bytes() } else { 0 });
-                !goes
-            };
-            let mut stay: Vec<bool> = items.iter().rev().map(stays).collect();
-            stay.reverse();
-            stay
+        self.sift(chains, |item| {
+            let goes = excess > 0 && *item.packet.fate() == Fate::DroppedNewest;
+            excess = excess.saturating_sub(if goes { item.bytes() } else { 0 });
+            !goes
         })
     }
 
-    /// Keeps those packets for which `choose` says `true`. Returns how many it has dropped.
-    fn sift(&mut self, chains: &mut Chains, choose: impl FnOnce(&[Item]) -> Vec<bool>) -> u64 {
+    /// Keeps those packets that stay, asked from the last to the first. Returns how many it has dropped.
+    fn sift(&mut self, chains: &mut Chains, stays: impl FnMut(&Item) -> bool) -> u64 {
         let head = self.detach_head();
         let all: Vec<Item> = chains.segments(&self.spans).flat_map(items).collect();
-        let stay = choose(&all);
-        let dropped = stay.iter().filter(|stays| !**stays).count();
-        if dropped > 0 {
-            self.bytes -=
-                all.iter().zip(&stay).filter(|(_, stays)| !**stays).map(|(item, _)| item.bytes()).sum::<usize>();
+        let (mut stay, go): (Vec<_>, Vec<_>) = all.into_iter().rev().partition(stays);
+        if !go.is_empty() {
+            self.bytes -= go.iter().map(Item::bytes).sum::<usize>();
+            stay.reverse();
             chains.clear(&mut self.spans);
-            let rest = all.into_iter().zip(stay).filter_map(|(item, stays)| stays.then_some(item)).collect();
-            chains.put(&mut self.spans, pieces(rest));
+            chains.put(&mut self.spans, pieces(stay));
         }
         self.attach_head(head);
-        dropped as u64
+        go.len() as u64
     }
 
     /// The segment of which a part has left is nobody's to change.
