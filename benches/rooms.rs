@@ -9,6 +9,9 @@
 //! - `leave all`: one of the two leaves all its rooms at once, as a socket does that disconnects. An element is a room.
 //! - `broadcast to one of`: rooms of ten, every socket in ten of them; one broadcast to a room, each time another one,
 //!   and its write. An element is a broadcast.
+//! - `broadcasts, then one write`: 16,000 sockets in rooms of 100, each in ten of them; so many broadcasts, each to
+//!   another room, wait until all is written, as on a worker that is behind. Hardly two sockets are owed the same, so
+//!   there is next to nothing to share. An element is a delivery.
 //!
 //!     cargo bench --bench rooms
 
@@ -17,6 +20,9 @@ mod support;
 use criterion::{BatchSize, BenchmarkId, Criterion, SamplingMode, Throughput, criterion_group, criterion_main};
 use fanfare::bench::{Crowd, Target};
 use fanfare::proto::socketio;
+use rand::SeedableRng as _;
+use rand::rngs::StdRng;
+use rand::seq::index::sample;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -94,6 +100,33 @@ fn broadcast(c: &mut Criterion) {
     group.finish();
 }
 
+fn behind(c: &mut Criterion) {
+    const SOCKETS: usize = 16_000;
+    const IN_EACH: usize = 100;
+    const ROOMS: usize = SOCKETS * MEMBERS / IN_EACH;
+    let (mut crowd, names) = (Crowd::new(SOCKETS, |_| &[]), names(ROOMS));
+    let mut rng = StdRng::seed_from_u64(1);
+    for name in &names {
+        sample(&mut rng, SOCKETS, IN_EACH).into_iter().for_each(|socket| crowd.join(socket, name));
+    }
+    let packet = Arc::new(socketio::event("/", None, r#"["tick",1]"#, &[]));
+    let targets: Vec<_> = names.iter().map(|name| target(name)).collect();
+    let mut group = c.benchmark_group("broadcasts, then one write");
+    group.sampling_mode(SamplingMode::Flat);
+    for broadcasts in [10, 100, 1_600, 16_000] {
+        group.throughput(Throughput::Elements((broadcasts * IN_EACH) as u64));
+        group.bench_function(BenchmarkId::from_parameter(broadcasts), |b| {
+            b.iter(|| {
+                for target in targets.iter().cycle().take(broadcasts) {
+                    assert_eq!(crowd.broadcast(target, &packet), IN_EACH);
+                }
+                crowd.write()
+            })
+        });
+    }
+    group.finish();
+}
+
 fn both_join(crowd: &mut Crowd, names: &[String]) {
     names.iter().for_each(|name| (0..2).for_each(|socket| crowd.join(socket, name)));
 }
@@ -109,6 +142,6 @@ fn target(room: &str) -> Target {
 criterion_group! {
     name = benches;
     config = support::criterion();
-    targets = join_and_leave, leave_all, broadcast
+    targets = join_and_leave, leave_all, broadcast, behind
 }
 criterion_main!(benches);

@@ -13,11 +13,15 @@
 //!           └ AC            clients that are not in B's room
 //! ```
 //!
+//! A run that only one session waits for is not extended but grows: in many small rooms, where hardly two sessions are
+//! owed the same, a session has one node, whatever it is owed.
+//!
 //! The road not taken is a queue of packets for each session: 16 broadcasts to 10,000 clients would be 160,000 pushes
 //! and 10,000 gathers of 16 pieces. For a single broadcast on one core it is faster; for 16 of them, and beside another
 //! core, it is slower (benches/fan_out.rs).
 //!
-//! Invariants: a node's `users` are the sessions that wait at it and the nodes that extend it; a node without is freed.
+//! Invariants: a node's `users` are the sessions that wait at it and the nodes that extend it; a node without is freed; a
+//!             node of several packets has one user, which is a session.
 //! Limits:     none of its own: `Shard::write` takes each session off its run, which has left then or is backlog, and
 //!             `outbox_bytes_max` is for that.
 
@@ -26,6 +30,7 @@ use super::outbox::Outbox;
 use super::wheel::Millis;
 use crate::proto::Prepared;
 use bytes::Bytes;
+use smallvec::{SmallVec, smallvec};
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -39,8 +44,8 @@ pub const EMPTY: Run = 0;
 
 struct Node {
     parent: Run,
-    /// `None` only in EMPTY and in freed nodes.
-    packet: Option<Arc<Prepared>>,
+    /// What the run has more than its parent. Empty only in EMPTY and in freed nodes.
+    packets: SmallVec<[Arc<Prepared>; 1]>,
     /// Bytes of the whole run as WebSocket frames.
     bytes: usize,
     depth: u32,
@@ -51,7 +56,7 @@ struct Node {
     sealed: Option<Bytes>,
     /// Where the whole run stands, once somebody kept it.
     home: Option<Home>,
-    /// Where its last packet stands alone, once somebody kept a heavy run.
+    /// Where the first packet of this node stands alone, once somebody kept a heavy run.
     home_alone: Option<Home>,
 }
 
@@ -72,7 +77,7 @@ impl Default for Runs {
     fn default() -> Self {
         let empty = Node {
             parent: EMPTY,
-            packet: None,
+            packets: SmallVec::new(),
             bytes: 0,
             depth: 0,
             users: 1,
@@ -102,7 +107,7 @@ impl Runs {
                 return;
             }
             let parent = node.parent;
-            node.packet = None;
+            node.packets.clear();
             node.sealed = None;
             self.free.push(run);
             run = parent;
@@ -129,17 +134,18 @@ impl Runs {
     pub fn seal(&mut self, run: Run) {
         let Node { depth, sealed, .. } = &self.nodes[run as usize];
         if *depth > 1 && sealed.is_none() {
-            let wire = Segment::laid_out(self.path(run), 0).wire;
-            self.nodes[run as usize].sealed = Some(wire);
+            let mut wire = Vec::with_capacity(self.nodes[run as usize].bytes);
+            self.path(run).for_each(|packet| wire.extend_from_slice(packet.websocket()));
+            self.nodes[run as usize].sealed = Some(wire.into());
         }
     }
 
     /// The frames of a run that was sealed.
     pub fn wire(&self, run: Run) -> &Bytes {
         let node = &self.nodes[run as usize];
-        match (&node.sealed, &node.packet) {
+        match (&node.sealed, &node.packets[..]) {
             (Some(wire), _) => wire,
-            (None, Some(packet)) if node.depth == 1 => packet.websocket(),
+            (None, [only]) if node.depth == 1 => only.websocket(),
             _ => unreachable!("seal() comes before wire(), and EMPTY is never written"),
         }
     }
@@ -156,41 +162,40 @@ impl Runs {
             self.seal(run);
             let shared = self.nodes[run as usize].users > 1;
             let mut home = self.nodes[run as usize].home;
-            let segment = || Segment::new(self.wire(run).clone(), self.path(run).into_boxed_slice(), now);
+            let segment = || Segment::new(self.wire(run).clone(), self.path(run).cloned().collect(), now);
             let put = chains.append(backlog, &mut home, shared, segment);
             self.nodes[run as usize].home = home;
             return put;
         }
+        let nodes = self.nodes_of(run);
+        // What stands at or above a node with other users is others' too.
+        let shared_nodes = nodes.iter().rposition(|&at| self.nodes[at as usize].users > 1).map_or(0, |last| last + 1);
         let (mut bytes, mut fates) = (0, Fates::default());
-        for (at, shared) in self.nodes_of(run) {
-            let node = &mut self.nodes[at as usize];
-            let packet = node.packet.as_ref().expect("only EMPTY has none");
-            let segment = || Segment::laid_out(vec![Arc::clone(packet)], now);
-            let put = chains.append(backlog, &mut node.home_alone, shared, segment);
-            bytes += put.0;
-            fates.add(put.1);
+        for (nth, &at) in nodes.iter().enumerate() {
+            let Node { packets, home_alone, .. } = &mut self.nodes[at as usize];
+            for (nth_packet, packet) in packets.iter().enumerate() {
+                let mut nowhere = None;
+                let home = if nth_packet == 0 { &mut *home_alone } else { &mut nowhere };
+                let segment = || Segment::laid_out(vec![Arc::clone(packet)], now);
+                let put = chains.append(backlog, home, nth < shared_nodes, segment);
+                bytes += put.0;
+                fates.add(put.1);
+            }
         }
         (bytes, fates)
     }
 
-    /// The nodes of the run from the first to the last, and whether others wait for that packet too.
-    fn nodes_of(&self, run: Run) -> Vec<(Run, bool)> {
-        let mut nodes = Vec::with_capacity(self.nodes[run as usize].depth as usize);
-        let (mut at, mut shared) = (run, false);
-        while at != EMPTY {
-            let node = &self.nodes[at as usize];
-            shared |= node.users > 1;
-            nodes.push((at, shared));
-            at = node.parent;
-        }
+    /// The nodes of the run, from the first to the last.
+    fn nodes_of(&self, run: Run) -> SmallVec<[Run; 8]> {
+        let above = |&run: &Run| Some(self.nodes[run as usize].parent);
+        let mut nodes: SmallVec<_> = std::iter::successors(Some(run), above).take_while(|&run| run != EMPTY).collect();
         nodes.reverse();
         nodes
     }
 
     /// The run's packets, in order.
-    fn path(&self, run: Run) -> Vec<Arc<Prepared>> {
-        let packet = |(at, _): (Run, bool)| self.nodes[at as usize].packet.clone().expect("only EMPTY has none");
-        self.nodes_of(run).into_iter().map(packet).collect()
+    fn path(&self, run: Run) -> impl Iterator<Item = &Arc<Prepared>> {
+        self.nodes_of(run).into_iter().flat_map(|at| &self.nodes[at as usize].packets)
     }
 
     fn child(&mut self, parent: Run, packet: &Arc<Prepared>) -> Run {
@@ -199,7 +204,7 @@ impl Runs {
         above.users += u32::from(parent != EMPTY);
         let node = Node {
             parent,
-            packet: Some(Arc::clone(packet)),
+            packets: smallvec![Arc::clone(packet)],
             bytes: above.bytes + packet.websocket().len(),
             depth: above.depth + 1,
             users: 0,
@@ -218,6 +223,16 @@ impl Runs {
                 (self.nodes.len() - 1) as Run
             }
         }
+    }
+
+    /// Has a run that one session alone waits for hold one packet more.
+    fn grow(&mut self, run: Run, packet: &Arc<Prepared>) {
+        let node = &mut self.nodes[run as usize];
+        node.packets.push(Arc::clone(packet));
+        node.bytes += packet.websocket().len();
+        node.depth += 1;
+        // Others may have left it as it was.
+        (node.sealed, node.home) = (None, None);
     }
 
     /// How many runs are in use.
@@ -253,6 +268,10 @@ impl Step<'_> {
         let (step, to) = self.runs.nodes[from as usize].next;
         if step == self.runs.steps {
             return to;
+        }
+        if from != EMPTY && self.runs.nodes[from as usize].users == 1 {
+            self.runs.grow(from, self.packet);
+            return from;
         }
         let to = self.runs.child(from, self.packet);
         self.runs.nodes[from as usize].next = (self.runs.steps, to);
@@ -298,6 +317,52 @@ mod tests {
         assert_eq!(sessions[0], sessions[49]);
         sessions.iter().for_each(|&run| runs.release(run));
         assert_eq!(runs.len(), 0);
+    }
+
+    #[test]
+    fn a_run_of_one_session_grows_in_place() {
+        let mut runs = Runs::default();
+        let mut sessions = [EMPTY; 3];
+        let mut to = |texts: &[&str], sessions: &mut [Run]| {
+            for text in texts {
+                let packet = packet(text);
+                let mut step = runs.step(&packet);
+                sessions.iter_mut().for_each(|run| step.extend(run));
+            }
+            runs.len()
+        };
+        assert_eq!(to(&["all"], &mut sessions), 1);
+        assert_eq!(to(&["a", "b", "c"], &mut sessions[..1]), 2, "all, all+abc");
+        assert_eq!(to(&["d"], &mut sessions[1..]), 3, "two go on together");
+        assert_eq!(to(&["all"], &mut sessions), 4, "the one in place, the two by another");
+        for (at, expected) in
+            [(0, &["all", "a", "b", "c", "all"][..]), (1, &["all", "d", "all"]), (2, &["all", "d", "all"])]
+        {
+            runs.seal(sessions[at]);
+            assert_eq!(*runs.wire(sessions[at]), frames(expected));
+            assert_eq!(runs.packets(sessions[at]) as usize, expected.len());
+        }
+        sessions.iter().for_each(|&run| runs.release(run));
+        assert_eq!(runs.len(), 0);
+    }
+
+    #[test]
+    fn a_run_that_others_have_left_is_laid_out_anew_when_it_grows() {
+        let mut runs = Runs::default();
+        let mut sessions = [EMPTY; 2];
+        for text in ["a", "b"] {
+            let packet = packet(text);
+            let mut step = runs.step(&packet);
+            sessions.iter_mut().for_each(|run| step.extend(run));
+        }
+        let (mut chains, mut backlog) = (Chains::default(), VecDeque::new());
+        runs.put_behind(sessions[0], &mut chains, &mut backlog, 0);
+        runs.release(sessions[0]);
+        let packet = packet("c");
+        runs.step(&packet).extend(&mut sessions[1]);
+        runs.put_behind(sessions[1], &mut chains, &mut backlog, 0);
+        let wires: Vec<_> = chains.segments(&backlog).map(|segment| segment.wire.to_vec()).collect();
+        assert_eq!(wires, [frames(&["a", "b"]), frames(&["a", "b", "c"])]);
     }
 
     #[test]
