@@ -4,7 +4,7 @@ use super::broadcast::{Broadcast, Rooms};
 use super::handler::SocketHandler;
 use super::namespace::{Behaviour, Namespace, Registry};
 use super::server::{self, Server, StartError};
-use super::{CountFuture, EmitError, local};
+use super::{CountFuture, EmitError, Reload, local};
 use crate::proto::Prepared;
 use crate::settings::{Settings, SettingsError};
 use crate::shard::Shard;
@@ -19,7 +19,7 @@ use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
 /// A Socket.IO server (`io` in Socket.IO's examples). Cheap to clone, usable from any thread or runtime.
 ///
@@ -99,9 +99,9 @@ impl Io {
         Arc::clone(&self.0.settings.lock().expect("nothing panics while it holds this lock"))
     }
 
-    /// Other settings for a server that runs, without touching a connection. Names the fields of [`Settings`] that need a
-    /// restart and were to change: those keep their values. They are what live sessions were told at their handshake, and
-    /// what goes with it (`ping_interval`, `ping_spread`, `ping_timeout`, `payload_bytes_max`), where their requests go and how
+    /// Other settings for a server that runs, without touching a connection. Each worker takes them between two turns;
+    /// whoever has to know that all have awaits what is returned. It names the fields of [`Settings`] that need a restart and
+    /// were to change: those keep their values. They are what live sessions were told at their handshake, and what goes with it (`ping_interval`, `ping_spread`, `ping_timeout`, `payload_bytes_max`), where their requests go and how
     /// they begin (`path`, `add_trailing_slash`, `transports`, `proxy_protocol`), and what workers and packets are made with
     /// (`workers`, `fd_tables`, `io`, `pin`, `accept_queue`, `policy`).
     ///
@@ -112,23 +112,27 @@ impl Io {
     /// # Errors
     ///
     /// [`SettingsError`] when one of them cannot be; then nothing changes.
-    pub fn reload(&self, settings: Settings) -> Result<Vec<&'static str>, SettingsError> {
+    pub fn reload(&self, settings: Settings) -> Result<Reload, SettingsError> {
         settings.check()?;
+        let (takes, taken) = mpsc::channel(1);
         let mut current = self.0.settings.lock().expect("nothing panics while it holds this lock");
         let Some(running) = self.0.running.get() else {
             *current = Arc::new(settings);
-            return Ok(Vec::new());
+            return Ok(Reload { kept: Vec::new(), taken });
         };
         let (settings, kept) = current.reloaded(settings);
         running.admission.set_limits(&settings);
         *current = Arc::new(settings);
         drop(current);
         for shard in 0..running.mailboxes.len() as u16 {
-            let io = self.clone();
+            let (io, takes) = (self.clone(), takes.clone());
             // The latest, if two reloads cross. A server that has closed needs none.
-            let _ = self.on_shard(shard, move |shard| shard.set_settings(io.settings()));
+            let _ = self.on_shard(shard, move |shard| {
+                shard.set_settings(io.settings());
+                drop(takes);
+            });
         }
-        Ok(kept)
+        Ok(Reload { kept, taken })
     }
 
     /// A namespace, made if it is not there yet. A missing leading slash is added.

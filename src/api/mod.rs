@@ -20,10 +20,11 @@ use crate::error::CloseReason;
 use crate::shard::Census;
 pub use crate::shard::mail::Counts;
 use crate::worker::admission::Admission;
+use std::convert::Infallible;
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
 /// Why an emit did nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,6 +63,30 @@ impl Future for CountFuture {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         Pin::new(&mut self.0).poll(cx).map_err(|_| EmitError::Closed)
+    }
+}
+
+/// Settings that a server is given while it runs; see [`Io::reload`](crate::Io::reload). It resolves when every worker goes
+/// by them. They come into effect whether or not anybody waits.
+#[derive(Debug)]
+pub struct Reload {
+    pub(crate) kept: Vec<&'static str>,
+    /// Closed when the last worker has taken them.
+    pub(crate) taken: mpsc::Receiver<Infallible>,
+}
+
+impl Reload {
+    /// The fields of [`Settings`](crate::Settings) that were to change and need a restart: they keep their values.
+    pub fn kept(&self) -> &[&'static str] {
+        &self.kept
+    }
+}
+
+impl Future for Reload {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        self.taken.poll_recv(cx).map(|_closed| ())
     }
 }
 

@@ -119,8 +119,9 @@ async fn run(flags: &Flags, config: Config, bundles: Bundles, set_filter: SetFil
     }
 }
 
-/// Rereads the configuration. What can change does, on a server that goes on; a mistake changes nothing.
-fn reload(flags: &Flags, shared: &Shared, set_filter: &SetFilter) {
+/// Rereads the configuration. What can change does, on a server that goes on, and the log says when it has; a mistake changes
+/// nothing.
+fn reload(flags: &Flags, shared: &Arc<Shared>, set_filter: &SetFilter) {
     let refuse = |problem: &dyn fmt::Display| {
         shared.reloads_failed.fetch_add(1, Ordering::Relaxed);
         tracing::error!("the configuration stays as it was: {problem}");
@@ -130,17 +131,22 @@ fn reload(flags: &Flags, shared: &Shared, set_filter: &SetFilter) {
         Ok(reloaded) => reloaded,
         Err(errors) => return refuse(&errors),
     };
-    match shared.io.reload(settings(&config, &shared.bundles)) {
-        Ok(kept) => debug_assert!(kept.is_empty(), "options.rs says that these can change: {kept:?}"),
+    let reload = match shared.io.reload(settings(&config, &shared.bundles)) {
+        Ok(reload) => reload,
         Err(error) => return refuse(&error),
-    }
+    };
+    debug_assert!(reload.kept().is_empty(), "options.rs says that these can change: {:?}", reload.kept());
     set_filter(log_filter(&config).expect("it was read at the start"));
     shared.set_config(config);
-    shared.reloads.fetch_add(1, Ordering::Relaxed);
-    tracing::info!(changed = changed.join(", "), "the configuration was reread");
-    if !kept.is_empty() {
-        tracing::warn!("{}: need a restart; keep their values", kept.join(", "));
-    }
+    let shared = Arc::clone(shared);
+    tokio::spawn(async move {
+        reload.await;
+        shared.reloads.fetch_add(1, Ordering::Relaxed);
+        tracing::info!(changed = changed.join(", "), "the configuration was reread");
+        if !kept.is_empty() {
+            tracing::warn!("{}: need a restart; keep their values", kept.join(", "));
+        }
+    });
 }
 
 /// Waits for the server's end on a thread of its own. An error means that a worker panicked.
@@ -402,7 +408,7 @@ mod tests {
         assert_eq!((&config, kept.len()), (&changed, 0));
         let io = Io::with_settings(settings(&Config::default(), &Bundles::default()));
         let server = io.listen("127.0.0.1:0").unwrap();
-        assert_eq!(io.reload(settings(&changed, &Bundles::default())), Ok(Vec::new()));
+        assert_eq!(io.reload(settings(&changed, &Bundles::default())).unwrap().kept(), [""; 0]);
         assert_eq!(format!("{:?}", io.settings()), format!("{:?}", settings(&changed, &Bundles::default())));
         server.close();
     }
