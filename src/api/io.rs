@@ -101,9 +101,10 @@ impl Io {
 
     /// Other settings for a server that runs, without touching a connection. Each worker takes them between two turns;
     /// whoever has to know that all have awaits what is returned. It names the fields of [`Settings`] that need a restart and
-    /// were to change: those keep their values. They are what live sessions were told at their handshake, and what goes with it (`ping_interval`, `ping_spread`, `ping_timeout`, `payload_bytes_max`), where their requests go and how
-    /// they begin (`path`, `add_trailing_slash`, `transports`, `proxy_protocol`), and what workers and packets are made with
-    /// (`workers`, `fd_tables`, `io`, `pin`, `accept_queue`, `policy`).
+    /// were to change: those keep their values. They are what live sessions were told at their handshake, and what goes with
+    /// it (`ping_interval`, `ping_spread`, `ping_timeout`, `payload_bytes_max`), where their requests go and how they begin
+    /// (`path`, `add_trailing_slash`, `transports`, `proxy_protocol`), and what workers and packets are made with (`workers`,
+    /// `fd_tables`, `io`, `pin`, `accept_queue`, `policy`).
     ///
     /// Limits and timeouts hold for what comes next: nobody leaves a room or loses a place because of a lower limit. A limit
     /// on connections that comes late counts those who are there, but those of an address only from then on. What one client
