@@ -77,7 +77,7 @@ impl Crowd {
 fn join(shard: &RefCell<Shard>, rooms: &[&str]) {
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
     let handshake = Handshake::new("/socket.io/?EIO=4&transport=websocket", [].into_iter(), address, 0);
-    let conn: Key<Conn> = shard.borrow_mut().open_websocket(Arc::new(handshake)).expect("there is room");
+    let conn: Key<Conn> = shard.borrow_mut().open_websocket(handshake).expect("there is room");
     let mut connect = Vec::new();
     websocket::put_frame(&mut connect, Opcode::Text, b"40", Some([1, 2, 3, 4]));
     drive::receive(shard, &Welcome(rooms), conn, &mut connect);

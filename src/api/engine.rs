@@ -59,7 +59,7 @@ struct Inner {
     shard: u16,
     key: Key<Session>,
     sid: Id,
-    handshake: Arc<Handshake>,
+    handshake: Handshake,
 }
 
 impl Conn {
@@ -183,7 +183,7 @@ impl Sessions {
             shard: shard.number(),
             key,
             sid: session.id,
-            handshake: Arc::clone(&session.handshake),
+            handshake: session.handshake.clone(),
         }));
         self.conns.borrow_mut().insert(key, conn.clone());
         Some(conn)

@@ -76,7 +76,7 @@ struct Inner {
     key: Key<sockets::Socket>,
     id: IdText,
     session: Id,
-    handshake: Arc<Handshake>,
+    handshake: Handshake,
     auth: Option<Box<str>>,
     data: Mutex<Data>,
 }
@@ -107,7 +107,7 @@ impl Socket {
             key,
             id: socket.id.text(),
             session: session.id,
-            handshake: Arc::clone(&session.handshake),
+            handshake: session.handshake.clone(),
             auth: auth.map(Box::from),
             data: Mutex::new(None),
         })))
@@ -494,17 +494,17 @@ impl<'s> HandshakeView<'s> {
     /// [`Settings::trusted_proxies`](crate::Settings::trusted_proxies), the client whom it names. The port is 0 if the proxy
     /// says none.
     pub fn address(&self) -> SocketAddr {
-        self.inner.handshake.address
+        self.inner.handshake.address()
     }
 
     /// When it was, in milliseconds since the Unix epoch.
     pub fn issued_ms(&self) -> u64 {
-        self.inner.handshake.issued_ms
+        self.inner.handshake.issued_ms()
     }
 
     /// Whether the connection was encrypted by this server. It never is yet: TLS ends at a proxy.
     pub fn secure(&self) -> bool {
-        self.inner.handshake.secure
+        self.inner.handshake.secure()
     }
 
     /// Whether the request came from a page of another origin, or at least named one.

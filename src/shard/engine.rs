@@ -60,7 +60,7 @@ impl Shard {
     // ---- how sessions begin
 
     /// A handshake by polling: the session, and the payload that answers the request.
-    pub fn open_polling(&mut self, handshake: Arc<Handshake>) -> Result<(Key<Session>, Bytes), Refusal> {
+    pub fn open_polling(&mut self, handshake: Handshake) -> Result<(Key<Session>, Bytes), Refusal> {
         let key = self.open(handshake, Transport::Polling { poll: None })?;
         let mut payload = Vec::new();
         self.open_packet(key).put_polling(&mut payload);
@@ -68,7 +68,7 @@ impl Shard {
     }
 
     /// A handshake by WebSocket, after the 101: the conn of the new session.
-    pub fn open_websocket(&mut self, handshake: Arc<Handshake>) -> Result<Key<Conn>, Refusal> {
+    pub fn open_websocket(&mut self, handshake: Handshake) -> Result<Key<Conn>, Refusal> {
         let conn = self.conns.insert_with(|_| Conn::new(Role::Leaving(None)));
         let key = match self.open(handshake, Transport::WebSocket { conn, blocked: false }) {
             Ok(key) => key,
@@ -109,7 +109,7 @@ impl Shard {
         }
     }
 
-    fn open(&mut self, handshake: Arc<Handshake>, transport: Transport) -> Result<Key<Session>, Refusal> {
+    fn open(&mut self, handshake: Handshake, transport: Transport) -> Result<Key<Session>, Refusal> {
         self.admit()?;
         let due = self.now + self.until_first_ping();
         let (number, rng) = (self.number, &mut self.rng);

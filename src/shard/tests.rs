@@ -291,8 +291,8 @@ fn event(data: &str) -> Arc<Prepared> {
     Arc::new(socketio::event("/", None, data, &[]))
 }
 
-fn handshake() -> Arc<Handshake> {
-    Arc::new(Handshake::new("/socket.io/", std::iter::empty(), ([127, 0, 0, 1], 9).into(), 0))
+fn handshake() -> Handshake {
+    Handshake::new("/socket.io/", std::iter::empty(), ([127, 0, 0, 1], 9).into(), 0)
 }
 
 // ---- broadcasts and rooms
@@ -1054,6 +1054,9 @@ fn an_idle_client_takes_no_more_bytes_than_its_budget() {
     assert_eq!(size_of::<Session>(), 144);
     assert_eq!(size_of::<Socket>(), 80);
     assert_eq!(size_of::<Conn>(), 40);
-    assert_eq!(size_of::<Handshake>(), 64);
+    assert_eq!(size_of::<Handshake>(), 8, "in the session");
+    let text = "x".repeat(59);
+    let handshake = Handshake::new(&text, std::iter::empty(), ([127, 0, 0, 1], 9).into(), 0);
+    assert_eq!(handshake.allocation().1, 96, "24, the address, the text, and up to 8 whole bytes");
     assert_eq!(size_of::<Key<Session>>(), 8, "its heartbeat");
 }

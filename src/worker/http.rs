@@ -238,9 +238,9 @@ impl<A: App + 'static> Connection<A> {
         let handshake = self.handshake(settings, request);
         self.worker.shard.borrow().admit()?;
         let admission = &self.worker.admission;
-        let place = if self.is_proxy(settings) { admission.admit_client(handshake.address.ip())? } else { None };
+        let place = if self.is_proxy(settings) { admission.admit_client(handshake.address().ip())? } else { None };
         admission.admit_handshake(self.worker.started.elapsed())?;
-        let (key, payload) = self.worker.shard_now().open_polling(Arc::new(handshake))?;
+        let (key, payload) = self.worker.shard_now().open_polling(handshake)?;
         if let Some(place) = place {
             self.worker.hold_place(key, place);
         }
@@ -352,7 +352,7 @@ impl<A: App + 'static> Connection<A> {
         let admission = &self.worker.admission;
         if self.is_proxy(settings) {
             let mut admitted = self.admitted.borrow_mut();
-            admission.count_for(admitted.as_mut().expect("it is here until the upgrade"), handshake.address.ip())?;
+            admission.count_for(admitted.as_mut().expect("it is here until the upgrade"), handshake.address().ip())?;
         }
         admission.admit_handshake(self.worker.started.elapsed())
     }
@@ -376,7 +376,7 @@ impl<A: App + 'static> Connection<A> {
         let stream = NewStream { tcp, read: [&parts.read_buf[..], &ahead].concat(), admitted };
         match sid {
             Some(sid) => self.worker.attach_upgrade(sid, stream),
-            None => self.worker.attach(Arc::new(handshake), stream, kept),
+            None => self.worker.attach(handshake, stream, kept),
         }
     }
 

@@ -341,7 +341,7 @@ impl<A: App + 'static> Worker<A> {
 
     /// A WebSocket that begins its own session, with a 101 that has not left yet, perhaps. Without room for it the stream
     /// is closed.
-    fn attach(&self, handshake: Arc<Handshake>, stream: NewStream, greeting: Vec<u8>) {
+    fn attach(&self, handshake: Handshake, stream: NewStream, greeting: Vec<u8>) {
         let opened = self.shard_now().open_websocket(handshake);
         match opened {
             Ok(conn) => self.begin_reading(conn, stream, greeting),

@@ -550,6 +550,6 @@ fn temper(random: &mut Random) -> Temper {
     }
 }
 
-fn handshake() -> Arc<Handshake> {
-    Arc::new(Handshake::new("/socket.io/?EIO=4", std::iter::empty(), ([127, 0, 0, 1], 9).into(), 0))
+fn handshake() -> Handshake {
+    Handshake::new("/socket.io/?EIO=4", std::iter::empty(), ([127, 0, 0, 1], 9).into(), 0)
 }
