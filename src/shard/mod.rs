@@ -15,6 +15,7 @@
 pub mod arena;
 mod broadcast;
 pub mod chains;
+mod compaction;
 mod drain;
 pub mod drive;
 mod engine;
@@ -42,6 +43,7 @@ use crate::error::CloseReason;
 use crate::settings::Settings;
 use arena::{Arena, Key};
 use chains::Chains;
+use compaction::Compaction;
 use drain::Drain;
 use feeds::{Feed, Feeds};
 use lag::Lag;
@@ -86,6 +88,7 @@ pub struct Shard {
     draining: bool,
     /// How those who are there are let go.
     drain: Option<Drain>,
+    compaction: Compaction,
 
     /// Sessions that have something to write.
     lanes: Lanes<Key<Session>>,
@@ -254,6 +257,7 @@ impl Shard {
             stamp: 0,
             draining: false,
             drain: None,
+            compaction: Compaction::default(),
             lanes: Lanes::default(),
             lag: Lag::default(),
             held: VecDeque::new(),
@@ -385,6 +389,7 @@ impl Shard {
         for key in std::mem::take(&mut self.buried_sockets) {
             self.bury_socket(key);
         }
+        let before = self.sessions.len();
         for key in std::mem::take(&mut self.buried_sessions) {
             let mut session = self.sessions.remove(key).expect("buried once");
             self.discard(&mut session);
@@ -392,6 +397,10 @@ impl Shard {
                 self.endings.push(Ending::Buried(key));
             }
         }
+        if self.sessions.len() < before {
+            self.note_burials(before);
+        }
+        self.compact();
         for ending in &self.endings {
             if let Ending::Close(conn) | Ending::Reset(conn) = ending {
                 self.conns.remove(*conn);
@@ -413,6 +422,7 @@ impl Shard {
         !(self.lanes.is_empty() && self.leaving.is_empty() && self.probed.is_empty() && self.events.is_empty())
             || !(self.answers.is_empty() && self.mail.is_empty() && self.endings.is_empty())
             || !(self.buried_sessions.is_empty() && self.buried_sockets.is_empty())
+            || self.compaction.is_under_way()
     }
 
     /// Closes every session; whoever connects now is refused. What is queued still leaves over WebSockets and with polls

@@ -1,6 +1,7 @@
 //! What a shard promises, one promise a test. The simulator (simulation.rs) proves the same of all of them at once; here
 //! each can be read, and its time is exact.
 
+mod compaction;
 mod drain;
 mod feeds;
 mod lag;
