@@ -165,8 +165,9 @@ impl Oracle {
             must.is_none_or(|must| session.owed.iter().take(at).all(|owed| !std::ptr::eq(owed, must))),
             "{sid} is owed {must:?} and got {text}"
         );
-        // A retained event may be owed twice. Seen once, it was the first, or the second, which has replaced the first.
-        if let Fate::Conflated(_) = session.owed[at].fate {
+        // A retained event may be owed twice. Seen once, it was the first; or the second, which has replaced the first, or
+        // the first was volatile and never came.
+        if matches!(session.owed[at].fate, Fate::Conflated(_)) || session.owed[at].optional {
             session.owed.iter_mut().skip(at + 1).filter(|owed| it_is(owed)).for_each(|owed| owed.optional = true);
         }
         for missed in session.owed.drain(..=at).take(at) {
