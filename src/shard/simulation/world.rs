@@ -55,8 +55,7 @@ impl World {
         let shards = 2 + random.below(3) as u16;
         let settings = Arc::new(settings(&mut random));
         let key = |random: &mut Random| std::array::from_fn(|_| random.next() as u8);
-        let oracle =
-            Oracle::new(shards, settings.rooms_per_socket_max, settings.ping_timeout.as_millis() as Millis, trace);
+        let oracle = Oracle::new(shards, settings.rooms_per_socket_max, trace);
         let clients = 60 + random.below(140);
         World {
             now: 0,
