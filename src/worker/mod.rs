@@ -11,8 +11,8 @@
 //! bury      tell the last handlers, close, free: nothing dies before this line
 //! ```
 //!
-//! Reading, accepting, mail and writing have budgets, so that no greedy peer and no writing to a giant room can own the core; each
-//! resumes where it stopped. The walk over a room is not cut: it is one store for each receiver.
+//! Reading, accepting, mail, writing and closing have budgets, so that no greedy peer, no crowd and no writing to a giant room can
+//! own the core; each resumes where it stopped. The walk over a room is not cut: it is one store for each receiver.
 //!
 //! A WebSocket's handshake that is there when its connection is accepted is answered in that step (front_door.rs). All other
 //! HTTP (http.rs) runs as ordinary tasks of the worker's runtime and only while it is HTTP: after a 101 the bare stream
@@ -71,8 +71,8 @@ use touched::Touched;
 
 /// Bytes read from one stream in one turn at most, and the size of the worker's read buffer.
 const READ_BYTES_MAX: usize = 64 << 10;
-/// Streams read in one turn at most.
-const READS_MAX: usize = 1024;
+/// Streams read in one turn at most: a millisecond of packets, or of peers that have gone.
+const READS_MAX: usize = 256;
 /// Sessions written to in one turn at most: some milliseconds of work, after which the inputs are looked at again.
 const WRITES_MAX: usize = 1024;
 /// Connections accepted in one turn at most: half a millisecond of handshakes, so that those who are inside do not wait for
@@ -335,6 +335,7 @@ impl<A: App + 'static> Worker<A> {
                 Ending::Buried(session) => drop(self.places.borrow_mut().remove(session)),
             }
         }
+        streams.close_removed();
     }
 
     // ---- what handshakes and HTTP tasks ask for
@@ -478,7 +479,10 @@ impl<A: App + 'static> Worker<A> {
     }
 
     fn has_work(&self) -> bool {
-        self.shard.borrow().has_work() || !self.unread.borrow().is_empty() || !self.outgoing.borrow().is_empty()
+        self.shard.borrow().has_work()
+            || !self.unread.borrow().is_empty()
+            || !self.outgoing.borrow().is_empty()
+            || self.streams.borrow().has_removed()
     }
 
     fn next_due(&self) -> Option<Instant> {

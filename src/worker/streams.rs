@@ -5,7 +5,10 @@
 //!
 //! The poller's own descriptor is watched by the runtime, so that one thread can wait for both at once.
 //!
-//! Invariants: a stream is removed when its conn is buried, and at no other time.
+//! A stream is removed when its conn is buried, and at no other time. It is closed a little later: to close one takes the
+//! kernel as long as to send something, and a crowd that leaves at once must not stop the turn.
+//!
+//! Limits: [`CLOSES_MAX`].
 
 use super::admission::Admitted;
 use crate::shard::arena::{Beside, Key};
@@ -16,6 +19,7 @@ use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token};
 use socket2::SockRef;
 use std::cell::Cell;
+use std::collections::VecDeque;
 use std::io::{self, ErrorKind, IoSlice, Read as _, Write as _};
 use std::net::Shutdown;
 #[cfg(target_os = "linux")]
@@ -30,6 +34,8 @@ const MAILBOX: Token = Token(usize::MAX >> 1);
 const LISTENER: Token = Token(MAILBOX.0 - 1);
 /// Events taken from the kernel at a time.
 const EVENTS: usize = 1024;
+/// Streams closed in one turn at most: a millisecond.
+const CLOSES_MAX: usize = 128;
 
 /// A stream that has just left HTTP behind, with what it had already read.
 pub struct NewStream {
@@ -48,6 +54,8 @@ struct Stream {
 
 pub struct Streams {
     beside: Beside<Conn, Stream>,
+    /// Removed, and not closed yet.
+    removed: VecDeque<Stream>,
     registry: mio::Registry,
 }
 
@@ -100,7 +108,10 @@ impl Poller {
         // SAFETY: a `Poll` owns its descriptor and keeps it open as long as it lives; the `AsyncFd` owns the `Poll` until
         // it ends by giving it back, and nobody replaces the `Poll` inside.
         let poll = unsafe { AsyncFd::register_with_interest(poll, RuntimeInterest::READABLE) }?;
-        Ok((Poller { poll, events: Events::with_capacity(EVENTS) }, Streams { beside: Beside::default(), registry }))
+        Ok((
+            Poller { poll, events: Events::with_capacity(EVENTS) },
+            Streams { beside: Beside::default(), removed: VecDeque::new(), registry },
+        ))
     }
 
     /// The bare poll, when the runtime shall watch it no more.
@@ -152,13 +163,24 @@ impl Streams {
     }
 
     pub fn remove(&mut self, conn: Key<Conn>) {
-        if let Some(mut stream) = self.beside.remove(conn) {
-            // Closing deregisters too; this only spares the kernel a search when a descriptor was cloned.
-            let _ = self.registry.deregister(&mut stream.tcp);
+        self.removed.extend(self.beside.remove(conn));
+    }
+
+    /// Closes some of those that were removed. Until then the kernel may announce something of them, for which the conn
+    /// that has their slot by now is looked at once too often.
+    pub fn close_removed(&mut self) {
+        let now = self.removed.len().min(CLOSES_MAX);
+        self.removed.drain(..now);
+        if self.removed.is_empty() {
+            self.removed.shrink_to(CLOSES_MAX);
         }
     }
 
-    /// Closes, and has the kernel forget what it still holds for the peer.
+    pub fn has_removed(&self) -> bool {
+        !self.removed.is_empty()
+    }
+
+    /// Removes, and has the kernel forget what it still holds for the peer.
     pub fn reset(&mut self, conn: Key<Conn>) {
         if let Some(stream) = self.get(conn) {
             // Fails only if the peer is gone, and then there is nothing to forget.
@@ -279,15 +301,23 @@ mod tests {
     use crate::shard::session::Role;
     use std::net::Ipv4Addr;
 
-    /// A stream with a greeting, and its peer.
-    fn greeted(greeting: Vec<u8>) -> (Streams, Key<Conn>, std::net::TcpStream) {
+    fn empty() -> Streams {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let _inside = runtime.enter();
+        Poller::new(Poll::new().unwrap()).unwrap().1
+    }
+
+    fn pair() -> (std::net::TcpStream, std::net::TcpStream) {
         let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let peer = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let (tcp, _) = listener.accept().unwrap();
         tcp.set_nonblocking(true).unwrap();
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let _inside = runtime.enter();
-        let (_, mut streams) = Poller::new(Poll::new().unwrap()).unwrap();
+        (tcp, peer)
+    }
+
+    /// A stream with a greeting, and its peer.
+    fn greeted(greeting: Vec<u8>) -> (Streams, Key<Conn>, std::net::TcpStream) {
+        let (mut streams, (tcp, peer)) = (empty(), pair());
         let conn = Arena::default().insert_with(|_| Conn::new(Role::Leaving(None)));
         streams.insert(conn, tcp, greeting, Admission::new(&Settings::default()).admit().unwrap()).unwrap();
         (streams, conn, peer)
@@ -329,5 +359,29 @@ mod tests {
         }
         assert_eq!(sent, 3, "only the bytes behind the greeting are counted");
         assert!(heard == [&greeting[..], b"end"].concat());
+    }
+
+    #[test]
+    fn a_crowd_that_leaves_at_once_is_closed_by_and_by() {
+        let (mut streams, mut conns) = (empty(), Arena::default());
+        let admission = Admission::new(&Settings::default());
+        let mut arrive = |streams: &mut Streams| {
+            let ((tcp, peer), conn) = (pair(), conns.insert_with(|_| Conn::new(Role::Leaving(None))));
+            streams.insert(conn, tcp, Vec::new(), admission.admit().unwrap()).unwrap();
+            (conn, peer)
+        };
+        let (stays, _peer) = arrive(&mut streams);
+        let peers: Vec<_> = (0..2 * CLOSES_MAX + 1).map(|_| arrive(&mut streams)).collect();
+        peers.iter().for_each(|(conn, _)| streams.remove(*conn));
+        assert!(streams.get(peers[0].0).is_none() && streams.get(stays).is_some());
+        let mut open = Vec::new();
+        while streams.has_removed() {
+            open.push(streams.removed.len());
+            streams.close_removed();
+        }
+        assert_eq!(open, [2 * CLOSES_MAX + 1, CLOSES_MAX + 1, 1]);
+        for (_, mut peer) in peers {
+            assert_eq!(peer.read(&mut [0]).unwrap(), 0);
+        }
     }
 }
