@@ -1,10 +1,11 @@
-//! HTTP: what is HTTP, and only while it is: handshakes, polling, upgrades, and an embedder's own routes.
+//! HTTP: what is HTTP, and only while it is: handshakes, polling, upgrades, and an embedder's own routes. Most handshakes
+//! of WebSockets do not come here (front_door.rs).
 //!
 //! A request of a session may arrive at any worker, also on a kept-alive connection that a proxy shares between clients:
 //! nothing here belongs to a session, and a connection remembers nothing between two requests. The request is passed to
 //! the shard named in its sid (`Worker::ask`), and the answer comes back.
 //!
-//! The order of the checks is the reference's; the statuses stand in error.rs.
+//! What requests say and who is let in is in handshake.rs; the statuses stand in error.rs.
 //!
 //! Limits: `handshake_timeout` for a request's head, `request_timeout` for its body, `payload_bytes_max` for its size,
 //!         [`HEAD_BYTES_MAX`], and admission.rs for the number of connections.
@@ -12,17 +13,18 @@
 use super::Worker;
 use super::admission::Admitted;
 use super::exchanges::Waiting;
+use super::handshake::{Denial, Query};
 use super::http_stream::{Bare, HttpStream, KeepBack};
 use super::streams::NewStream;
-use super::{forwarded, proxied};
+use super::{forwarded, handshake, proxied};
 use crate::error::Refusal;
-use crate::proto::{Id, websocket};
-use crate::settings::{Cors, Origins, ProxyProtocol, Settings};
+use crate::proto::Id;
+use crate::settings::{ProxyProtocol, Settings};
 use crate::shard::drive::App;
 use crate::shard::mail::{Reply, Request as Ask};
 use crate::shard::session::Handshake;
 use bytes::Bytes;
-use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::header::{self, HeaderMap, HeaderValue};
 use http::{Method, Request, Response, StatusCode, Version};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Either, Full, LengthLimitError, Limited};
@@ -38,7 +40,6 @@ use std::net::{SocketAddr, TcpStream};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Bytes that a connection may hold while a request's head is incomplete. Browsers with many cookies stay far below;
 /// whoever sends more gets a 431.
@@ -59,15 +60,21 @@ pub type Responding = Pin<Box<dyn Future<Output = Response<Body>>>>;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PeerAddress(pub SocketAddr);
 
-/// Serves one connection until it ends or is a WebSocket. The stream does not block.
-pub fn spawn<A: App + 'static>(worker: Rc<Worker<A>>, stream: TcpStream, peer: SocketAddr, admitted: Admitted) {
+/// Serves one connection until it ends or is a WebSocket. The stream does not block; `read` is what was read of it.
+pub fn spawn<A: App + 'static>(
+    worker: Rc<Worker<A>>,
+    stream: TcpStream,
+    peer: SocketAddr,
+    admitted: Admitted,
+    read: Vec<u8>,
+) {
     let open = Open::new(Rc::clone(&worker));
     tokio::task::spawn_local(async move {
         let _open = open;
         let settings = Arc::clone(worker.shard.borrow().settings());
         let mut closing = worker.closing.subscribe();
         let keep_back = KeepBack::default();
-        let stream = HttpStream::new(stream, keep_back.clone());
+        let stream = HttpStream::new(stream, read, keep_back.clone());
         let (stream, peer, admitted) = match settings.proxy_protocol {
             ProxyProtocol::Off => (stream, peer, admitted),
             // Boxed, so that its room is not taken in the task of every connection.
@@ -169,44 +176,27 @@ struct Connection<A> {
 /// A WebSocket handshake that was accepted.
 struct Upgrade {
     upgraded: OnUpgrade,
-    /// The session that it is to take over; or it begins its own.
-    sid: Option<Id>,
-    handshake: Handshake,
+    becomes: Becomes,
 }
 
-/// The parts of the query that Engine.IO reads. The last of several equal names counts, as in the reference.
-#[derive(Default)]
-struct Query {
-    revision: String,
-    transport: String,
-    sid: Option<String>,
-}
-
-impl Query {
-    fn parse(query: &str) -> Query {
-        let mut parsed = Query::default();
-        for (name, value) in form_urlencoded::parse(query.as_bytes()) {
-            match &*name {
-                "EIO" => parsed.revision = value.into_owned(),
-                "transport" => parsed.transport = value.into_owned(),
-                "sid" => parsed.sid = Some(value.into_owned()).filter(|sid| !sid.is_empty()),
-                _ => {}
-            }
-        }
-        parsed
-    }
+/// What an accepted WebSocket becomes.
+enum Becomes {
+    /// A session of its own.
+    Session(Handshake),
+    /// The transport of a session that polls.
+    TransportOf(Id),
 }
 
 impl<A: App + 'static> Connection<A> {
     async fn serve(self: Rc<Self>, mut request: Request<Incoming>) -> Response<Body> {
         let settings = Arc::clone(self.worker.shard.borrow().settings());
-        if !is_ours(&settings, request.uri().path()) {
+        if !handshake::is_ours(&settings, request.uri().path()) {
             request.extensions_mut().insert(PeerAddress(self.peer));
             return (self.worker.routes.0)(request).await;
         }
-        let cors = settings.cors.as_ref().map(|cors| cors_headers(cors, &request)).unwrap_or_default();
+        let cors = settings.cors.as_ref().map(|cors| handshake::cors_headers(cors, &request)).unwrap_or_default();
         let preflight = settings.cors.is_some() && request.method() == Method::OPTIONS;
-        let mut response = match (preflight, is_websocket(&settings, request.headers())) {
+        let mut response = match (preflight, handshake::is_websocket(&settings, request.headers())) {
             (true, _) => with_status(StatusCode::NO_CONTENT),
             (_, true) => self.websocket(&settings, request).await,
             (_, false) => self.polling(&settings, request).await,
@@ -218,13 +208,16 @@ impl<A: App + 'static> Connection<A> {
     // ---- long-polling
 
     async fn polling(&self, settings: &Settings, request: Request<Incoming>) -> Response<Body> {
-        let query = Query::parse(request.uri().query().unwrap_or_default());
-        if !is_enabled(settings, &query.transport) {
+        let query = Query::of(&request);
+        if !handshake::is_enabled(settings, &query.transport) {
             return self.refuse(Refusal::TransportUnknown);
         }
         match &query.sid {
-            Some(sid) => match self.known(sid) {
-                Some(sid) => self.exchange(settings, sid, &query, request).await,
+            Some(sid) => match self.worker.known(sid) {
+                Some(sid) => {
+                    let matches = query.revision == "4" && query.transport == "polling";
+                    self.exchange(settings, sid, matches, request).await
+                }
                 None => self.refuse(Refusal::UnknownSid),
             },
             None if request.method() != Method::GET => self.refuse(Refusal::BadHandshakeMethod),
@@ -235,10 +228,11 @@ impl<A: App + 'static> Connection<A> {
     }
 
     fn open(&self, settings: &Settings, request: &Request<Incoming>) -> Result<Response<Body>, Refusal> {
-        let handshake = self.handshake(settings, request);
+        let handshake = handshake::kept(settings, self.peer, request);
         self.worker.shard.borrow().admit()?;
         let admission = &self.worker.admission;
-        let place = if self.is_proxy(settings) { admission.admit_client(handshake.address().ip())? } else { None };
+        let is_proxy = handshake::is_proxy(settings, self.peer);
+        let place = if is_proxy { admission.admit_client(handshake.address().ip())? } else { None };
         admission.admit_handshake(self.worker.started.elapsed())?;
         let (key, payload) = self.worker.shard_now().open_polling(handshake)?;
         if let Some(place) = place {
@@ -250,7 +244,7 @@ impl<A: App + 'static> Connection<A> {
             && let Some(session) = self.worker.shard.borrow().session(key)
         {
             let cookie = format!("{cookie}={}; Path=/; HttpOnly; SameSite=Lax", session.id);
-            response.headers_mut().insert(header::SET_COOKIE, header_value(&cookie));
+            response.headers_mut().insert(header::SET_COOKIE, handshake::header_value(cookie));
         }
         Ok(response)
     }
@@ -259,10 +253,9 @@ impl<A: App + 'static> Connection<A> {
         &self,
         settings: &Settings,
         sid: Id,
-        query: &Query,
+        matches: bool,
         request: Request<Incoming>,
     ) -> Response<Body> {
-        let matches = query.revision == "4" && query.transport == "polling";
         let ask = match *request.method() {
             _ if !matches => Ask::Mismatch,
             Method::GET => Ask::Poll,
@@ -299,106 +292,58 @@ impl<A: App + 'static> Connection<A> {
     // ---- WebSocket
 
     async fn websocket(&self, settings: &Settings, mut request: Request<Incoming>) -> Response<Body> {
-        let query = Query::parse(request.uri().query().unwrap_or_default());
-        if !is_enabled(settings, &query.transport) {
-            return self.refuse_upgrade(Refusal::TransportUnknown);
-        }
-        let sid = match &query.sid {
-            Some(sid) => match self.known(sid) {
-                Some(sid) => Some(sid),
-                None => return self.refuse_upgrade(Refusal::UnknownSid),
-            },
-            None => None,
+        let wanted = match self.worker.session_wanted(settings, &request) {
+            Ok(None) => self.begin(settings, &request),
+            Ok(Some(sid)) => self.take_over(sid, &request).await,
+            Err(refusal) => Err(refusal.into()),
         };
-        if request.method() != Method::GET {
-            return self.refuse_upgrade(Refusal::BadHandshakeMethod);
-        }
-        if query.transport != "websocket" {
-            return self.refuse_upgrade(Refusal::BadRequest);
-        }
-        if query.revision != "4" {
-            let refusal = if sid.is_some() { Refusal::BadRequest } else { Refusal::UnsupportedProtocolVersion };
-            return self.refuse_upgrade(refusal);
-        }
-        // Asked before the 101, because after it there is no way to say why.
-        let admitted = match sid {
-            Some(sid) => self.may_upgrade(sid).await,
-            None => self.worker.shard.borrow().admit(),
+        let (becomes, accept) = match wanted {
+            Ok(accepted) => accepted,
+            Err(denial) => return self.denied(denial),
         };
-        if let Err(refusal) = admitted {
-            return self.refuse_upgrade(refusal);
-        }
-        let accept = match check_websocket(request.headers()) {
-            Ok(accept) => accept,
-            Err(bad) => return bad.response(),
-        };
-        let handshake = self.handshake(settings, &request);
-        if let Err(refusal) = sid.map_or_else(|| self.admit_websocket(settings, &handshake), |_| Ok(())) {
-            return self.refuse_upgrade(refusal);
-        }
-        let protocol = request.headers().get(header::SEC_WEBSOCKET_PROTOCOL).and_then(first_protocol);
         // Where hyper could end the connection with the 101 instead of upgrading it, the 101 must not wait.
         let upgrades_at_once = request.version() == Version::HTTP_11 && request.body().is_end_stream();
-        if sid.is_none() && upgrades_at_once {
+        if matches!(becomes, Becomes::Session(_)) && upgrades_at_once {
             self.keep_back.set();
         }
+        let mut response = with_status(StatusCode::SWITCHING_PROTOCOLS);
+        response.headers_mut().extend(handshake::switching_headers(accept, request.headers()));
         let upgraded = hyper::upgrade::on(&mut request);
-        *self.upgrade.borrow_mut() = Some(Upgrade { upgraded, sid, handshake });
-        switching_protocols(&accept, protocol)
+        *self.upgrade.borrow_mut() = Some(Upgrade { upgraded, becomes });
+        response
     }
 
-    /// One that begins its own session. It keeps its connection's place, which from now on is its client's.
-    fn admit_websocket(&self, settings: &Settings, handshake: &Handshake) -> Result<(), Refusal> {
-        let admission = &self.worker.admission;
-        if self.is_proxy(settings) {
-            let mut admitted = self.admitted.borrow_mut();
-            admission.count_for(admitted.as_mut().expect("it is here until the upgrade"), handshake.address().ip())?;
-        }
-        admission.admit_handshake(self.worker.started.elapsed())
+    fn begin(&self, settings: &Settings, request: &Request<Incoming>) -> Result<(Becomes, String), Denial> {
+        let mut admitted = self.admitted.borrow_mut();
+        let place = admitted.as_mut().expect("it is here until the upgrade");
+        let (handshake, accept) = self.worker.let_in(settings, self.peer, request, place)?;
+        Ok((Becomes::Session(handshake), accept))
     }
 
-    async fn may_upgrade(&self, sid: Id) -> Result<(), Refusal> {
+    async fn take_over(&self, sid: Id, request: &Request<Incoming>) -> Result<(Becomes, String), Denial> {
         let mut waiting = self.worker.ask(sid, Ask::Upgrade);
         match waiting.reply().await {
-            Some(Reply::Accepted) => Ok(()),
-            Some(Reply::Refused(refusal)) => Err(refusal),
-            _ => Err(Refusal::ShuttingDown),
+            Some(Reply::Accepted) => Ok((Becomes::TransportOf(sid), handshake::accept_key(request.headers())?)),
+            Some(Reply::Refused(refusal)) => Err(refusal.into()),
+            _ => Err(Refusal::ShuttingDown.into()),
         }
     }
 
     /// Takes the bare stream out of HTTP, if it is a WebSocket now. Nothing of the task or of hyper's buffers remains.
     async fn take_stream(&self) {
-        let Some(Upgrade { upgraded, sid, handshake }) = self.upgrade.take() else { return };
+        let Some(Upgrade { upgraded, becomes }) = self.upgrade.take() else { return };
         let Ok(upgraded) = upgraded.await else { return };
         let parts = upgraded.downcast::<HttpStream>().expect("every connection is served on an HttpStream");
         let Ok(Bare { tcp, ahead, kept }) = parts.io.into_std() else { return };
         let admitted = self.admitted.borrow_mut().take().expect("a connection is upgraded once");
         let stream = NewStream { tcp, read: [&parts.read_buf[..], &ahead].concat(), admitted };
-        match sid {
-            Some(sid) => self.worker.attach_upgrade(sid, stream),
-            None => self.worker.attach(handshake, stream, kept),
+        match becomes {
+            Becomes::TransportOf(sid) => self.worker.attach_upgrade(sid, stream),
+            Becomes::Session(handshake) => self.worker.attach(handshake, stream, kept),
         }
     }
 
     // ---- both
-
-    /// A sid that one of our shards could have given out.
-    fn known(&self, sid: &str) -> Option<Id> {
-        Id::parse(sid).filter(|sid| usize::from(sid.shard()) < self.worker.mailboxes.len())
-    }
-
-    /// Whether the peer is a trusted proxy, whose requests are its clients'.
-    fn is_proxy(&self, settings: &Settings) -> bool {
-        forwarded::is_trusted(self.peer.ip(), &settings.trusted_proxies)
-    }
-
-    fn handshake(&self, settings: &Settings, request: &Request<Incoming>) -> Handshake {
-        let url = request.uri().path_and_query().map_or("/", |url| url.as_str());
-        let headers = request.headers().iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
-        let issued = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let client = forwarded::client(self.peer, request.headers(), &settings.trusted_proxies);
-        Handshake::new(url, headers, client, issued.as_millis() as u64)
-    }
 
     fn count(&self, refusal: Refusal) {
         if !self.worker.admission.note_refusal(refusal) {
@@ -411,7 +356,16 @@ impl<A: App + 'static> Connection<A> {
         self.refusal_response(refusal)
     }
 
-    fn refuse_upgrade(&self, refusal: Refusal) -> Response<Body> {
+    fn denied(&self, denial: Denial) -> Response<Body> {
+        let refusal = match denial {
+            Denial::Refused(refusal) => refusal,
+            Denial::BadKey => return bad_upgrade("Missing or invalid Sec-WebSocket-Key header"),
+            Denial::BadVersion => {
+                let mut response = bad_upgrade("Missing or invalid Sec-WebSocket-Version header");
+                response.headers_mut().insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13, 8"));
+                return response;
+            }
+        };
         self.count(refusal);
         let (_, message, status) = refusal.wire();
         let mut response = bad_upgrade(message);
@@ -457,70 +411,6 @@ impl<A: App + 'static> Drop for Held<'_, A> {
 
 // ---- what requests say
 
-/// Whether the path is the endpoint's (option `addTrailingSlash` of the reference), and not one of the names under it
-/// that the embedder serves.
-fn is_ours(settings: &Settings, path: &str) -> bool {
-    match path.strip_prefix(&*settings.path) {
-        Some("") => !settings.add_trailing_slash,
-        Some(rest) => match rest.strip_prefix('/') {
-            Some(name) => !settings.routes_under_path.iter().any(|route| route == name),
-            None => false,
-        },
-        None => false,
-    }
-}
-
-fn is_enabled(settings: &Settings, transport: &str) -> bool {
-    match transport {
-        "polling" => settings.transports.polling,
-        "websocket" => settings.transports.websocket,
-        _ => false,
-    }
-}
-
-/// Whether the request asks for a WebSocket, in both of the headers that say so (RFC 6455, section 4.2.1).
-fn is_websocket(settings: &Settings, headers: &HeaderMap) -> bool {
-    let names = |header: HeaderName, token: &str| {
-        let values = headers.get_all(header).into_iter().filter_map(|value| value.to_str().ok());
-        values.flat_map(|value| value.split(',')).any(|value| value.trim().eq_ignore_ascii_case(token))
-    };
-    settings.transports.websocket && names(header::UPGRADE, "websocket") && names(header::CONNECTION, "upgrade")
-}
-
-/// A rule of the WebSocket handshake itself that was broken (RFC 6455, section 4.2.1).
-enum BadHandshake {
-    Version,
-    Key,
-}
-
-impl BadHandshake {
-    fn response(self) -> Response<Body> {
-        match self {
-            BadHandshake::Key => bad_upgrade("Missing or invalid Sec-WebSocket-Key header"),
-            BadHandshake::Version => {
-                let mut response = bad_upgrade("Missing or invalid Sec-WebSocket-Version header");
-                response.headers_mut().insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13, 8"));
-                response
-            }
-        }
-    }
-}
-
-/// The accept key.
-fn check_websocket(headers: &HeaderMap) -> Result<String, BadHandshake> {
-    let version = headers.get(header::SEC_WEBSOCKET_VERSION).map(HeaderValue::as_bytes);
-    if !matches!(version, Some(b"13" | b"8")) {
-        return Err(BadHandshake::Version);
-    }
-    let key = headers.get(header::SEC_WEBSOCKET_KEY).and_then(|key| key.to_str().ok());
-    key.and_then(websocket::accept_key).ok_or(BadHandshake::Key)
-}
-
-fn first_protocol(offered: &HeaderValue) -> Option<HeaderValue> {
-    let first = offered.to_str().ok()?.split(',').next()?.trim();
-    HeaderValue::from_str(first).ok()
-}
-
 fn is_binary(headers: &HeaderMap) -> bool {
     headers.get(header::CONTENT_TYPE).is_some_and(|value| value == "application/octet-stream")
 }
@@ -562,50 +452,4 @@ fn bad_upgrade(why: &'static str) -> Response<Body> {
     let mut response = typed(StatusCode::BAD_REQUEST, "text/html", Bytes::from_static(why.as_bytes()));
     response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     response
-}
-
-fn switching_protocols(accept: &str, protocol: Option<HeaderValue>) -> Response<Body> {
-    let mut response = with_status(StatusCode::SWITCHING_PROTOCOLS);
-    let headers = response.headers_mut();
-    headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
-    headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
-    headers.insert(header::SEC_WEBSOCKET_ACCEPT, header_value(accept));
-    if let Some(protocol) = protocol {
-        headers.insert(header::SEC_WEBSOCKET_PROTOCOL, protocol);
-    }
-    response
-}
-
-fn header_value(text: &str) -> HeaderValue {
-    HeaderValue::from_str(text).expect("built from checked settings and base64")
-}
-
-/// What the Fetch standard calls the CORS response headers, as the reference's `cors` module sends them.
-fn cors_headers(cors: &Cors, request: &Request<Incoming>) -> Vec<(HeaderName, HeaderValue)> {
-    let mut headers = Vec::new();
-    let mut vary = Vec::new();
-    match &cors.origins {
-        Origins::Any => headers.push((header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"))),
-        Origins::Listed(origins) => {
-            vary.push("Origin");
-            let origin = request.headers().get(header::ORIGIN);
-            if let Some(origin) = origin.filter(|&origin| origins.iter().any(|listed| origin == listed.as_str())) {
-                headers.push((header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone()));
-            }
-        }
-    }
-    if cors.credentials {
-        headers.push((header::ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true")));
-    }
-    if request.method() == Method::OPTIONS {
-        headers.push((header::ACCESS_CONTROL_ALLOW_METHODS, header_value(&cors.methods.join(","))));
-        vary.push("Access-Control-Request-Headers");
-        if let Some(wanted) = request.headers().get(header::ACCESS_CONTROL_REQUEST_HEADERS) {
-            headers.push((header::ACCESS_CONTROL_ALLOW_HEADERS, wanted.clone()));
-        }
-    }
-    if !vary.is_empty() {
-        headers.push((header::VARY, header_value(&vary.join(", "))));
-    }
-    headers
 }

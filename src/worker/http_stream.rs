@@ -1,7 +1,8 @@
 //! HTTP stream: a TCP connection while hyper serves it. It spares a WebSocket's handshake what only waiting needs.
 //!
 //! **It is registered when it has to wait.** Under load a request is there before its connection is accepted: it is read
-//! and answered at once, and the runtime's poller never hears of the stream.
+//! and answered at once, and the runtime's poller never hears of the stream. What a WebSocket's handshake needs is often
+//! even less than that (front_door.rs); what comes here is the rest, with the bytes that were read there.
 //!
 //! **It can keep back what hyper writes.** That is for the 101 of a WebSocket that begins a session: the session's open
 //! packet follows at once, so both leave in one write.
@@ -10,7 +11,7 @@
 //! hyper ── 101 ──▶ kept ── the upgrade ──▶ streams.rs ── 101, open packet ──▶ one write
 //! ```
 //!
-//! **Bytes can be put back**, which came behind a PROXY protocol header (proxied.rs).
+//! **Bytes can be put back**, which came behind a PROXY protocol header (proxied.rs), or were read at the front door.
 //!
 //! Invariants: once something is kept back, the stream is taken out of hyper; nothing but its new owner writes any more.
 //! Limits:     kept is what hyper writes before the upgrade: the 101, and responses to requests that came in front of it.
@@ -65,9 +66,9 @@ enum Tcp {
 }
 
 impl HttpStream {
-    /// The stream does not block.
-    pub fn new(tcp: TcpStream, keep_back: KeepBack) -> HttpStream {
-        HttpStream { tcp: Tcp::Bare(tcp), is_drained: false, ahead: Vec::new(), keep_back, kept: Vec::new() }
+    /// The stream does not block. What was read of it, which was as a rule all that was there, is read again first.
+    pub fn new(tcp: TcpStream, read: Vec<u8>, keep_back: KeepBack) -> HttpStream {
+        HttpStream { tcp: Tcp::Bare(tcp), is_drained: !read.is_empty(), ahead: read, keep_back, kept: Vec::new() }
     }
 
     /// Has the next reads give these bytes, which came first.

@@ -3,7 +3,7 @@
 //! ```text
 //! wait      until a stream, the mailbox or a deadline is ready
 //! read      bytes → frames → packets → handlers; what they emit only lands in outboxes
-//! accept    new connections, each an HTTP task at first
+//! accept    new connections: the usual handshake of a WebSocket is answered here, any other request in an HTTP task
 //! mail      what other shards, and handles on other threads, sent
 //! advance   heartbeats, ack deadlines, upgrade timeouts
 //! post      answers to HTTP requests; mail and calls to other workers (before writing, so that they start early)
@@ -14,12 +14,15 @@
 //! Reading, accepting, mail and writing have budgets, so that no greedy peer and no writing to a giant room can own the core; each
 //! resumes where it stopped. The walk over a room is not cut: it is one store for each receiver.
 //!
+//! A WebSocket's handshake that is there when its connection is accepted is answered in that step (front_door.rs). All other
 //! HTTP (http.rs) runs as ordinary tasks of the worker's runtime and only while it is HTTP: after a 101 the bare stream
 //! joins `streams`, and no task, channel, timer or buffer remains for it.
 
 pub mod admission;
 mod exchanges;
 mod forwarded;
+mod front_door;
+mod handshake;
 pub mod here;
 pub mod http;
 mod http_stream;
@@ -47,6 +50,7 @@ use crate::shard::session::{Conn, Handshake, Session};
 use crate::shard::{Millis, Shard};
 use admission::{Admission, Admitted};
 use exchanges::{Exchanges, Waiting};
+use front_door::Date;
 use http::Routes;
 use listen::Listener;
 use load::Load;
@@ -72,7 +76,7 @@ const READS_MAX: usize = 1024;
 /// Sessions written to in one turn at most: some milliseconds of work, after which the inputs are looked at again.
 const WRITES_MAX: usize = 1024;
 /// Connections accepted in one turn at most: half a millisecond of handshakes, so that those who are inside do not wait for
-/// a crowd at the door. The runtime polls 61 tasks between two turns, so the handshakes of one turn do not pile up either.
+/// a crowd at the door. Those that become tasks of HTTP do not pile up either: the runtime polls 61 tasks between two turns.
 const ACCEPTS_MAX: usize = 32;
 /// Posts taken in one turn at most.
 const POSTS_MAX: usize = 256;
@@ -104,6 +108,7 @@ pub struct Worker<A> {
     places: RefCell<Beside<Session, Admitted>>,
     rng: RefCell<StdRng>,
     routes: Routes,
+    date: RefCell<Date>,
     /// Posts that wait for this turn's end, or for room in a mailbox.
     outgoing: Rc<RefCell<VecDeque<(u16, Post)>>>,
     /// Streams that have more to read than the last turn took.
@@ -156,7 +161,7 @@ impl<A: App + 'static> Worker<A> {
         self.shard.borrow_mut().tell_time(self.now());
         let saturated = self.find_ready(poller, listener.as_deref_mut());
         self.read(buffer);
-        let more_connections = listener.is_some_and(|listener| self.accept(listener));
+        let more_connections = listener.is_some_and(|listener| self.accept(listener, buffer));
         let more_mail = self.take_mail();
         drive::advance(&self.shard, &self.app, self.now());
         self.post();
@@ -210,8 +215,8 @@ impl<A: App + 'static> Worker<A> {
     }
 
     /// Takes in new connections. Returns whether more may wait.
-    fn accept(self: &Rc<Self>, listener: &mut Listener) -> bool {
-        let accepted = listener.accept(Instant::now(), ACCEPTS_MAX, |stream, peer| self.welcome(stream, peer));
+    fn accept(self: &Rc<Self>, listener: &mut Listener, buffer: &mut [u8]) -> bool {
+        let accepted = listener.accept(Instant::now(), ACCEPTS_MAX, |stream, peer| self.welcome(stream, peer, buffer));
         if let Err(error) = accepted {
             self.admission.note_accept_failure();
             let warn = |times| tracing::warn!(%error, times, "connections have to wait in the accept queue");
@@ -220,7 +225,7 @@ impl<A: App + 'static> Worker<A> {
         listener.has_waiting()
     }
 
-    fn welcome(self: &Rc<Self>, stream: TcpStream, peer: SocketAddr) {
+    fn welcome(self: &Rc<Self>, stream: TcpStream, peer: SocketAddr, buffer: &mut [u8]) {
         let (trusted, proxied) = {
             let shard = self.shard.borrow();
             let settings = shard.settings();
@@ -239,7 +244,8 @@ impl<A: App + 'static> Worker<A> {
             Ok(admitted)
         });
         match admitted {
-            Ok(admitted) => http::spawn(Rc::clone(self), stream, peer, admitted),
+            Ok(admitted) if proxied => http::spawn(Rc::clone(self), stream, peer, admitted, Vec::new()),
+            Ok(admitted) => front_door::welcome(self, stream, peer, admitted, buffer),
             Err(refusal) => self.turn_away(&stream, refusal),
         }
     }
@@ -331,7 +337,7 @@ impl<A: App + 'static> Worker<A> {
         }
     }
 
-    // ---- what HTTP tasks ask for, between turns
+    // ---- what handshakes and HTTP tasks ask for
 
     /// Keeps the place of a client until its session is buried.
     fn hold_place(&self, session: Key<Session>, place: Admitted) {

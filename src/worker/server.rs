@@ -280,6 +280,7 @@ fn work<A: App + 'static>(
             places: RefCell::default(),
             rng: RefCell::new(rng),
             routes,
+            date: RefCell::default(),
             outgoing: Rc::default(),
             unread: RefCell::default(),
             touched: Rc::default(),
