@@ -16,6 +16,7 @@ use crate::shard::arena::Key;
 use crate::shard::drive::App;
 use crate::shard::mail::{Data, Event};
 use crate::shard::session::{Handshake, Session};
+use crate::shard::slack::Slack as _;
 use crate::shard::{Carries, Shard};
 use crate::worker::here;
 use crate::worker::mailbox::Mailbox;
@@ -193,6 +194,13 @@ impl Sessions {
         self.conns.borrow().get(&key).cloned()
     }
 
+    fn forget(&self, key: Key<Session>) -> Option<Conn> {
+        let mut conns = self.conns.borrow_mut();
+        let conn = conns.remove(&key);
+        conns.trim();
+        conn
+    }
+
     /// Calls a handler; a panic in it costs the session.
     fn call(&self, conn: Option<Conn>, handler: impl FnOnce(Conn)) {
         let Some(conn) = conn else { return };
@@ -217,7 +225,7 @@ impl App for Sessions {
                 }
             }
             Event::Closed { session, reason } => {
-                let conn = self.conns.borrow_mut().remove(&session);
+                let conn = self.forget(session);
                 if let Some(close) = &self.engine.close {
                     self.call(conn, |conn| close(conn, reason));
                 }

@@ -22,6 +22,7 @@ use crate::shard::Shard;
 use crate::shard::arena::{Beside, Key};
 use crate::shard::drive::App;
 use crate::shard::mail::{Acked, Counts, Event};
+use crate::shard::slack::Slack as _;
 use crate::shard::sockets;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -321,13 +322,20 @@ impl Local {
     }
 
     fn on_acked(&self, token: u64, outcome: Acked<'_>) {
-        let Some(sender) = self.acks.borrow_mut().remove(&token) else { return };
+        let Some(sender) = self.take_ack(token) else { return };
         // Nobody need be waiting any more.
         let _ = match outcome {
             Acked::Answered { data, attachments } => sender.send(answer(&data, attachments)),
             Acked::TimedOut => sender.send(Answer::TimedOut),
             Acked::Disconnected => return,
         };
+    }
+
+    fn take_ack(&self, token: u64) -> Option<oneshot::Sender<Answer>> {
+        let mut acks = self.acks.borrow_mut();
+        let sender = acks.remove(&token);
+        acks.trim();
+        sender
     }
 
     fn on_counted(&self, token: u64, counts: Counts) {
@@ -384,7 +392,7 @@ pub(crate) fn expect_ack(sender: oneshot::Sender<Answer>) -> u64 {
 
 /// The event of that token was not sent.
 pub(crate) fn forget_ack(token: u64) {
-    with(|local| drop(local.acks.borrow_mut().remove(&token)));
+    with(|local| drop(local.take_ack(token)));
 }
 
 /// A token for a broadcast that somebody counts.
@@ -444,7 +452,7 @@ mod tests {
     /// How many handles the only worker keeps.
     fn kept(io: &Io) -> usize {
         let (sender, answer) = mpsc::channel();
-        let count = |local: &Rc<Local>| (0..100).filter(|&slot| local.entries.borrow().at(slot).is_some()).count();
+        let count = |local: &Rc<Local>| (0..100).filter(|&slot| local.entries.borrow().key_at(slot).is_some()).count();
         io.call_on(0, move || sender.send(with(count)).unwrap()).unwrap();
         answer.recv().unwrap()
     }

@@ -1,26 +1,31 @@
-//! Arena: values with stable keys, in pages.
+//! Arena: values with stable keys, in pages without holes.
 //!
-//! A key is a slot and a generation, so a key that outlives its value finds nothing instead of a stranger.
-//! Pages instead of one `Vec`: growing never copies what is there, so no turn stalls on the 100,000th client, and a page
-//! whose values have all gone gives its memory back.
+//! A key is a slot and a generation, so a key that outlives its value finds nothing instead of a stranger. A slot never
+//! changes, but where its value is does: each page packs its own (page.rs), so memory goes with the values, whoever stays.
 //!
 //! ```text
-//! pages   [ ■■■■■■■■ ][ ■■·■■··■ ][         ][ ■■······ ]        ■ a value   · vacant
-//!            full        roomy       freed       roomy
+//! slots      0        128        256        384
+//! pages   [ ■■■■■■■■ ][ ■■■■■·· ][         ][ ■· ]        ■ a value   · room for one
+//!            full       roomy      empty      roomy
 //! ```
+//!
+//! Pages instead of one `Vec`: growing never copies more than one, so no turn stalls on the 100,000th client.
 //!
 //! A new value takes the first vacant slot of the first page that has one. So while clients come and go, those that stay
 //! gather in front, and the pages at the end fall empty.
 //!
-//! Invariants: `len` counts the values; `roomy` names exactly the pages that have a vacant slot; of the pages without a
-//!             value, only `spare` has memory.
+//! Two roads not taken. A value in its slot spares a look at the place, and a page of it goes only if all its values go:
+//! where 10,000 of 100,000 clients stay, evenly among the others, none does. All values packed as one would give back a
+//! little more, and each of them would be found through a second page.
+//!
+//! Invariants: `len` counts the values; `roomy` names exactly the pages that have a vacant slot; no key comes again before
+//!             2^32 others.
 //! Limits:     `SLOTS_MAX` slots, because an `Id` names a slot with 22 bits.
 
+use super::page::{self, Page};
 use crate::proto::id::SLOTS_MAX;
 use std::collections::BTreeSet;
 use std::marker::PhantomData;
-
-const PAGE: usize = 256;
 
 /// Names one value of an [`Arena<T>`].
 pub struct Key<T> {
@@ -58,50 +63,17 @@ impl<T> std::fmt::Debug for Key<T> {
     }
 }
 
-struct Slot<T> {
-    generation: u32,
-    value: Option<T>,
-}
-
-struct Page<T> {
-    /// Empty when the page's memory has been given back; else it grows up to `PAGE`.
-    slots: Vec<Slot<T>>,
-    values: usize,
-    /// With what generation a slot begins: later than any that a key of the page's former slots may have.
-    first_generation: u32,
-}
-
 pub struct Arena<T> {
     pages: Vec<Page<T>>,
     roomy: BTreeSet<u32>,
-    /// A page without a value that keeps its memory, so that one client which comes and goes does not cost a page.
-    spare: Option<u32>,
     len: usize,
+    /// Of the next key.
+    generation: u32,
 }
 
 impl<T> Default for Arena<T> {
     fn default() -> Self {
-        Arena { pages: Vec::new(), roomy: BTreeSet::new(), spare: None, len: 0 }
-    }
-}
-
-impl<T> Page<T> {
-    /// The first vacant slot. The page is roomy.
-    fn vacancy(&mut self) -> usize {
-        if self.values < self.slots.len() {
-            return self.slots.iter().position(|slot| slot.value.is_none()).expect("fewer values than slots");
-        }
-        if self.slots.is_empty() {
-            self.slots.reserve_exact(PAGE);
-        }
-        self.slots.push(Slot { generation: self.first_generation, value: None });
-        self.slots.len() - 1
-    }
-
-    fn give_back(&mut self) {
-        let latest = self.slots.iter().map(|slot| slot.generation).max();
-        self.first_generation = latest.map_or(self.first_generation, |latest| latest.wrapping_add(1));
-        self.slots = Vec::new();
+        Arena { pages: Vec::new(), roomy: BTreeSet::new(), len: 0, generation: 0 }
     }
 }
 
@@ -112,7 +84,7 @@ impl<T> Arena<T> {
 
     /// Every slot that has a value is below this one.
     pub fn slots(&self) -> usize {
-        self.pages.len() * PAGE
+        self.pages.len() * page::SLOTS
     }
 
     pub fn is_full(&self) -> bool {
@@ -123,70 +95,63 @@ impl<T> Arena<T> {
     pub fn insert_with(&mut self, make: impl FnOnce(Key<T>) -> T) -> Key<T> {
         let number = self.roomy.first().copied().unwrap_or_else(|| self.grow());
         let page = &mut self.pages[number as usize];
-        let at = page.vacancy();
-        let place = &mut page.slots[at];
-        let key = Key { slot: number * PAGE as u32 + at as u32, generation: place.generation, of: PhantomData };
-        place.value = Some(make(key));
-        page.values += 1;
-        if page.values == PAGE {
+        let at = page.vacancy().expect("a roomy page");
+        let key = Key { slot: number * page::SLOTS as u32 + at as u32, generation: self.generation, of: PhantomData };
+        page.put(at, key.generation, make(key));
+        if page.len() == page::SLOTS {
             self.roomy.remove(&number);
         }
-        if self.spare == Some(number) {
-            self.spare = None;
-        }
+        self.generation = self.generation.wrapping_add(1);
         self.len += 1;
         key
     }
 
     pub fn remove(&mut self, key: Key<T>) -> Option<T> {
-        let number = key.slot / PAGE as u32;
-        let page = self.pages.get_mut(number as usize)?;
-        let place = page.slots.get_mut(key.slot as usize % PAGE)?;
-        if place.generation != key.generation {
-            return None;
+        let (number, at) = split(key.slot);
+        let page = self.pages.get_mut(number)?;
+        let value = page.remove(at, key.generation)?;
+        if page.len() == page::SLOTS - 1 {
+            self.roomy.insert(number as u32);
         }
-        let value = place.value.take()?;
-        place.generation = place.generation.wrapping_add(1);
-        page.values -= 1;
         self.len -= 1;
-        match page.values {
-            0 => self.note_empty(number),
-            left if left == PAGE - 1 => _ = self.roomy.insert(number),
-            _ => {}
-        }
         Some(value)
     }
 
+    #[inline]
     pub fn get(&self, key: Key<T>) -> Option<&T> {
-        let place = self.place(key.slot)?;
-        if place.generation == key.generation { place.value.as_ref() } else { None }
+        let (page, at) = split(key.slot);
+        self.pages.get(page)?.get(at, key.generation)
     }
 
+    #[inline]
     pub fn get_mut(&mut self, key: Key<T>) -> Option<&mut T> {
-        let place = self.place_mut(key.slot)?;
-        if place.generation == key.generation { place.value.as_mut() } else { None }
+        let (page, at) = split(key.slot);
+        self.pages.get_mut(page)?.get_mut(at, key.generation)
     }
 
     /// By slot alone: for lists that are corrected whenever a value goes, and for ids, which are compared as a whole.
+    #[inline]
     pub fn at(&self, slot: u32) -> Option<&T> {
-        self.place(slot)?.value.as_ref()
+        let (page, at) = split(slot);
+        self.pages.get(page)?.at(at)
     }
 
+    #[inline]
     pub fn at_mut(&mut self, slot: u32) -> Option<&mut T> {
-        self.place_mut(slot)?.value.as_mut()
+        let (page, at) = split(slot);
+        self.pages.get_mut(page)?.at_mut(at)
     }
 
+    #[inline]
     pub fn key_at(&self, slot: u32) -> Option<Key<T>> {
-        let place = self.place(slot)?;
-        place.value.as_ref()?;
-        Some(Key { slot, generation: place.generation, of: PhantomData })
+        key_at(&self.pages, slot)
     }
 
+    /// Page by page; within one in no order that means anything, but always the same after the same.
     pub fn iter(&self) -> impl Iterator<Item = (Key<T>, &T)> {
         self.pages.iter().enumerate().flat_map(|(number, page)| {
-            page.slots.iter().enumerate().filter_map(move |(at, place)| {
-                let key = Key { slot: (number * PAGE + at) as u32, generation: place.generation, of: PhantomData };
-                place.value.as_ref().map(|value| (key, value))
+            page.iter().map(move |(at, generation, value)| {
+                (Key { slot: (number * page::SLOTS + at) as u32, generation, of: PhantomData }, value)
             })
         })
     }
@@ -195,115 +160,104 @@ impl<T> Arena<T> {
         self.iter().map(|(key, _)| key).collect()
     }
 
-    fn place(&self, slot: u32) -> Option<&Slot<T>> {
-        self.pages.get(slot as usize / PAGE)?.slots.get(slot as usize % PAGE)
-    }
-
-    fn place_mut(&mut self, slot: u32) -> Option<&mut Slot<T>> {
-        self.pages.get_mut(slot as usize / PAGE)?.slots.get_mut(slot as usize % PAGE)
-    }
-
     /// Adds a page and returns its number.
     fn grow(&mut self) -> u32 {
         let number = self.pages.len() as u32;
-        assert!(number as usize * PAGE < SLOTS_MAX as usize, "the caller checks is_full");
-        self.pages.push(Page { slots: Vec::new(), values: 0, first_generation: 0 });
+        assert!(self.slots() < SLOTS_MAX as usize, "the caller checks is_full");
+        self.pages.push(Page::default());
         self.roomy.insert(number);
         number
     }
 
-    /// A page has lost its last value. One such page is kept, the one that is filled first.
-    fn note_empty(&mut self, number: u32) {
-        let spare = self.spare.replace(number);
-        if let Some(other) = spare {
-            self.spare = Some(number.min(other));
-            self.pages[number.max(other) as usize].give_back();
-        }
-    }
-
-    /// Pages that hold memory.
+    /// Values that there is memory for.
     #[cfg(test)]
-    fn pages_in_use(&self) -> usize {
-        self.pages.iter().filter(|page| !page.slots.is_empty()).count()
+    pub fn capacity(&self) -> usize {
+        self.pages.iter().map(Page::capacity).sum()
     }
 
     #[cfg(test)]
-    fn invariants(&self) {
-        let values = |page: &Page<T>| page.slots.iter().filter(|slot| slot.value.is_some()).count();
-        assert_eq!(self.len, self.pages.iter().map(values).sum::<usize>());
+    pub fn invariants(&self) {
+        assert_eq!(self.len, self.pages.iter().map(Page::len).sum::<usize>());
         for (number, page) in self.pages.iter().enumerate() {
-            let number = number as u32;
-            assert_eq!(page.values, values(page));
-            assert_eq!(self.roomy.contains(&number), page.values < PAGE, "roomy means a vacant slot");
-            assert!(page.values > 0 || page.slots.is_empty() || self.spare == Some(number), "one spare page");
+            page.invariants();
+            let is_roomy = page.vacancy().is_some();
+            assert_eq!(self.roomy.contains(&(number as u32)), is_roomy, "roomy means a vacant slot");
         }
     }
 }
 
-/// What somebody else keeps beside an arena's values, under the same keys: found without a map, in pages that go when they
-/// are empty, as the arena's do.
-pub struct Beside<T, U> {
-    /// Each has `PAGE` places, or none.
-    pages: Vec<Box<[Place<T, U>]>>,
-    /// How many of a page's places are taken.
-    values: Vec<u16>,
-    /// The page that was empty last, for the next that is needed: a value that comes and goes alone does not cost one.
-    spare: Option<Box<[Place<T, U>]>>,
+/// The page of a slot, and where it is in there.
+#[inline]
+fn split(slot: u32) -> (usize, usize) {
+    (slot as usize / page::SLOTS, slot as usize % page::SLOTS)
 }
 
-type Place<T, U> = Option<(Key<T>, U)>;
+fn key_at<T, V>(pages: &[Page<V>], slot: u32) -> Option<Key<T>> {
+    let (page, at) = split(slot);
+    let generation = pages.get(page)?.generation(at)?;
+    Some(Key { slot, generation, of: PhantomData })
+}
+
+/// What somebody else keeps beside an arena's values, under the same keys: found without a map, and packed as they are.
+pub struct Beside<T, U> {
+    pages: Vec<Page<U>>,
+    of: PhantomData<fn() -> T>,
+}
 
 impl<T, U> Default for Beside<T, U> {
     fn default() -> Self {
-        Beside { pages: Vec::new(), values: Vec::new(), spare: None }
+        Beside { pages: Vec::new(), of: PhantomData }
     }
 }
 
 impl<T, U> Beside<T, U> {
     /// Puts a value there. The one of a former key of this slot goes.
     pub fn insert(&mut self, key: Key<T>, value: U) {
-        let (page, at) = (key.slot as usize / PAGE, key.slot as usize % PAGE);
+        let (page, at) = split(key.slot);
         if page >= self.pages.len() {
-            self.pages.resize_with(page + 1, Default::default);
-            self.values.resize(page + 1, 0);
+            self.pages.resize_with(page + 1, Page::default);
         }
-        if self.pages[page].is_empty() {
-            let vacant = || std::iter::repeat_with(|| None).take(PAGE).collect();
-            self.pages[page] = self.spare.take().unwrap_or_else(vacant);
-        }
-        if self.pages[page][at].replace((key, value)).is_none() {
-            self.values[page] += 1;
-        }
+        self.pages[page].put(at, key.generation, value);
     }
 
     pub fn remove(&mut self, key: Key<T>) -> Option<U> {
-        let (page, at) = (key.slot as usize / PAGE, key.slot as usize % PAGE);
-        let place = self.pages.get_mut(page)?.get_mut(at)?;
-        let (_, value) = place.take_if(|(own, _)| *own == key)?;
-        self.values[page] -= 1;
-        if self.values[page] == 0 {
-            self.spare = Some(std::mem::take(&mut self.pages[page]));
-        }
-        Some(value)
+        let (page, at) = split(key.slot);
+        self.pages.get_mut(page)?.remove(at, key.generation)
     }
 
+    #[inline]
     pub fn get(&self, key: Key<T>) -> Option<&U> {
-        self.at(key.slot).filter(|(own, _)| *own == key).map(|(_, value)| value)
+        let (page, at) = split(key.slot);
+        self.pages.get(page)?.get(at, key.generation)
     }
 
+    #[inline]
     pub fn get_mut(&mut self, key: Key<T>) -> Option<&mut U> {
-        let place = self.pages.get_mut(key.slot as usize / PAGE)?.get_mut(key.slot as usize % PAGE)?;
-        place.as_mut().filter(|(own, _)| *own == key).map(|(_, value)| value)
+        let (page, at) = split(key.slot);
+        self.pages.get_mut(page)?.get_mut(at, key.generation)
     }
 
-    /// By slot alone, with the key that it stands under.
-    pub fn at(&self, slot: u32) -> Option<&(Key<T>, U)> {
-        self.pages.get(slot as usize / PAGE)?.get(slot as usize % PAGE)?.as_ref()
+    /// By slot alone: the key that a value stands under.
+    #[inline]
+    pub fn key_at(&self, slot: u32) -> Option<Key<T>> {
+        key_at(&self.pages, slot)
+    }
+
+    /// Values that there is memory for.
+    #[cfg(test)]
+    fn capacity(&self) -> usize {
+        self.pages.iter().map(Page::capacity).sum()
+    }
+
+    #[cfg(test)]
+    fn invariants(&self) {
+        self.pages.iter().for_each(Page::invariants);
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::page::SLOTS;
     use super::*;
     use crate::proto::fuzzing::fuzz;
 
@@ -323,70 +277,106 @@ mod tests {
     #[test]
     fn a_page_that_is_empty_gives_its_memory_back_and_its_old_keys_stay_dead() {
         let mut arena = Arena::default();
-        let keys: Vec<_> = (0..PAGE * 10).map(|i| arena.insert_with(|_| i)).collect();
-        let (stay, go) = keys.split_at(PAGE / 2);
+        let keys: Vec<_> = (0..SLOTS * 10).map(|i| arena.insert_with(|_| i)).collect();
+        let (stay, go) = keys.split_at(SLOTS);
         go.iter().for_each(|&key| assert!(arena.remove(key).is_some()));
         arena.invariants();
-        assert_eq!(arena.pages_in_use(), 2, "the one with values, and a spare one");
-        let again: Vec<_> = (0..PAGE * 10).map(|i| arena.insert_with(|_| i)).collect();
+        assert_eq!(arena.capacity(), SLOTS);
+        let again: Vec<_> = (0..SLOTS * 10).map(|i| arena.insert_with(|_| i)).collect();
         arena.invariants();
         assert!(go.iter().all(|&key| arena.get(key).is_none() && arena.remove(key).is_none()));
         assert!(stay.iter().enumerate().all(|(i, &key)| arena.get(key) == Some(&i)));
-        assert_eq!(again[0].slot() as usize, PAGE / 2, "the first vacant slot");
+        assert_eq!(again[0].slot() as usize, SLOTS, "the first vacant slot");
+    }
+
+    #[test]
+    fn memory_goes_with_the_values_whoever_stays() {
+        let (mut arena, mut beside) = (Arena::default(), Beside::default());
+        let keys: Vec<_> = (0..SLOTS * 100).map(|i| arena.insert_with(|_| i)).collect();
+        keys.iter().enumerate().for_each(|(i, &key)| beside.insert(key, i));
+        assert_eq!((arena.capacity(), beside.capacity()), (SLOTS * 100, SLOTS * 100));
+        let stays = |i: &usize| i.is_multiple_of(10);
+        for (i, &key) in keys.iter().enumerate().filter(|(i, _)| !stays(i)) {
+            assert_eq!((arena.remove(key), beside.remove(key)), (Some(i), Some(i)));
+        }
+        arena.invariants();
+        let of_hundred = [arena.capacity(), beside.capacity()].map(|capacity| capacity / SLOTS);
+        assert!(of_hundred.iter().all(|percent| (10..=20).contains(percent)), "{of_hundred:?} for a tenth");
+        for (i, &key) in keys.iter().enumerate() {
+            let expected = Some(&i).filter(|i| stays(i));
+            assert_eq!((arena.get(key), beside.get(key)), (expected, expected));
+        }
     }
 
     #[test]
     fn what_stands_beside_a_value_is_found_under_its_key_alone() {
         let (mut arena, mut beside) = (Arena::default(), Beside::default());
-        let keys: Vec<_> = (0..PAGE * 3).map(|i| arena.insert_with(|_| i)).collect();
+        let keys: Vec<_> = (0..SLOTS * 3).map(|i| arena.insert_with(|_| i)).collect();
         keys.iter().enumerate().for_each(|(i, &key)| beside.insert(key, i));
         arena.remove(keys[5]);
         let next = arena.insert_with(|_| 5);
         assert_eq!((next.slot(), beside.get(next)), (5, None), "it is its predecessor's");
         assert_eq!(beside.remove(next), None);
-        assert_eq!((beside.get(keys[5]), beside.at(5)), (Some(&5), Some(&(keys[5], 5))));
+        assert_eq!((beside.get(keys[5]), beside.key_at(5)), (Some(&5), Some(keys[5])));
         beside.insert(next, 7);
-        assert_eq!((beside.get(keys[5]), beside.get(next)), (None, Some(&7)));
-        keys[PAGE..].iter().enumerate().for_each(|(i, &key)| assert_eq!(beside.remove(key), Some(PAGE + i)));
-        let in_use = |beside: &Beside<_, _>| beside.pages.iter().filter(|page| !page.is_empty()).count();
-        assert_eq!(in_use(&beside), 1, "the pages that are empty are gone");
-        assert!(beside.spare.is_some(), "but one");
-        assert_eq!(beside.get(keys[4]), Some(&4));
-        beside.insert(keys[PAGE], PAGE);
-        assert_eq!((in_use(&beside), beside.spare.is_some()), (2, false), "which is used again");
-        assert_eq!((beside.get(keys[PAGE]), beside.get(keys[PAGE + 1])), (Some(&PAGE), None));
+        assert_eq!((beside.get(keys[5]), beside.get(next), beside.key_at(5)), (None, Some(&7), Some(next)));
+        keys[SLOTS..].iter().enumerate().for_each(|(i, &key)| assert_eq!(beside.remove(key), Some(SLOTS + i)));
+        assert_eq!(beside.capacity(), SLOTS, "the pages that are empty have no memory");
+        assert_eq!((beside.get(keys[4]), beside.key_at(keys[SLOTS].slot())), (Some(&4), None));
+        beside.insert(keys[SLOTS], SLOTS);
+        assert_eq!((beside.get(keys[SLOTS]), beside.get(keys[SLOTS + 1])), (Some(&SLOTS), None));
     }
 
     #[test]
-    fn an_arena_does_what_a_map_would_do() {
+    fn an_arena_and_what_stands_beside_it_do_what_maps_would_do() {
         fuzz(10, |random| {
-            let (mut arena, mut model, mut gone) = (Arena::default(), Vec::new(), Vec::new());
+            let (mut arena, mut beside) = (Arena::default(), Beside::default());
+            let (mut model, mut gone) = (Vec::new(), Vec::new());
             for step in 0..8000 {
                 // It swells and shrinks, by turns.
                 let removes = if step / 2000 % 2 == 0 { random.one_in(4) } else { !random.one_in(4) };
                 if removes && !model.is_empty() {
                     let (key, value) = model.swap_remove(random.below(model.len()));
-                    assert_eq!(arena.remove(key), Some(value));
+                    assert_eq!((arena.remove(key), beside.remove(key)), (Some(value), Some(value)));
                     gone.push(key);
                 } else {
-                    model.push((arena.insert_with(|_| step), step));
+                    let key = arena.insert_with(|_| step);
+                    beside.insert(key, step);
+                    model.push((key, step));
+                }
+                if step % 500 == 0 {
+                    arena.invariants();
+                    beside.invariants();
                 }
             }
             arena.invariants();
-            assert!(model.iter().all(|(key, value)| arena.get(*key) == Some(value)));
-            assert!(gone.iter().all(|&key| arena.get(key).is_none()));
-            assert_eq!(arena.keys().len(), model.len());
+            beside.invariants();
+            assert!(
+                model
+                    .iter()
+                    .all(|(key, value)| arena.get(*key) == Some(value) && arena.key_at(key.slot()) == Some(*key))
+            );
+            assert!(model.iter().all(|(key, value)| beside.get(*key) == Some(value)));
+            assert!(gone.iter().all(|&key| arena.get(key).is_none() && arena.remove(key).is_none()));
+            assert!(gone.iter().all(|&key| beside.get(key).is_none() && beside.remove(key).is_none()));
+            let mut all: Vec<_> = arena.iter().map(|(key, &value)| (key.slot(), value)).collect();
+            let mut expected: Vec<_> = model.iter().map(|&(key, value)| (key.slot(), value)).collect();
+            all.sort_unstable();
+            expected.sort_unstable();
+            assert_eq!(all, expected);
+            let slots = expected.last().map_or(0, |&(slot, _)| slot as usize + 1);
+            assert!(arena.slots() >= slots, "a walk over the slots misses nobody");
         });
     }
 
     #[test]
-    fn values_keep_their_place_while_it_grows() {
+    fn values_of_other_pages_keep_their_place_while_it_grows() {
         let mut arena = Arena::default();
-        let keys: Vec<_> = (0..PAGE * 3).map(|i| arena.insert_with(|_| i)).collect();
+        let keys: Vec<_> = (0..SLOTS * 3).map(|i| arena.insert_with(|_| i)).collect();
         let first = arena.get(keys[0]).unwrap() as *const usize;
         arena.insert_with(|_| 0);
         assert_eq!(arena.get(keys[0]).unwrap() as *const usize, first);
-        assert_eq!(arena.keys().len(), PAGE * 3 + 1);
+        assert_eq!(arena.keys().len(), SLOTS * 3 + 1);
         assert!(keys.iter().enumerate().all(|(i, &key)| arena.get(key) == Some(&i)));
     }
 }

@@ -118,9 +118,7 @@ impl<K> Lanes<K> {
     /// Gives memory back when the lanes have room for many more than there are. To be called once a turn.
     pub fn trim(&mut self, sessions: usize) {
         for lane in [&mut self.swift, &mut self.wide] {
-            if lane.is_empty() && lane.capacity() / 4 > sessions {
-                lane.trim();
-            }
+            lane.trim_for(sessions);
         }
     }
 

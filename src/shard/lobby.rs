@@ -6,6 +6,7 @@
 //!
 //! Invariants: deadlines do not fall from front to back.
 
+use super::slack::Slack as _;
 use super::wheel::Millis;
 use std::collections::VecDeque;
 
@@ -40,7 +41,9 @@ impl<T: Copy> Lobby<T> {
     /// The next one whose time is over. It may have joined long ago.
     pub fn take_due(&mut self, now: Millis) -> Option<T> {
         self.next_due().filter(|due| *due <= now)?;
-        self.sessions.pop_front().map(|(_, session)| session)
+        let (_, session) = self.sessions.pop_front()?;
+        self.sessions.trim();
+        Some(session)
     }
 
     /// When `take_due` has one. `None`: nobody is here.
@@ -69,6 +72,9 @@ mod tests {
         let out: Vec<_> = std::iter::from_fn(|| lobby.take_due(199)).collect();
         assert_eq!(out, (1000..1200).collect::<Vec<_>>());
         assert_eq!(lobby.next_due(), Some(200));
+        let out = std::iter::from_fn(|| lobby.take_due(300)).count();
+        assert_eq!(out, 100);
+        assert!(lobby.sessions.capacity() <= KEPT, "{} for nobody", lobby.sessions.capacity());
     }
 
     #[test]

@@ -25,6 +25,7 @@ mod lanes;
 mod lobby;
 pub mod mail;
 pub mod outbox;
+mod page;
 mod pressure;
 mod rates;
 mod rooms;
@@ -32,7 +33,7 @@ pub mod runs;
 pub mod session;
 #[cfg(test)]
 mod simulation;
-mod slack;
+pub mod slack;
 pub mod sockets;
 #[cfg(test)]
 mod tests;
@@ -55,6 +56,7 @@ use rand::rngs::StdRng;
 use rooms::Namespace;
 use runs::Runs;
 use session::{Conn, Session, State};
+use slack::Slack as _;
 use sockets::Socket;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -394,6 +396,7 @@ impl Shard {
             let mut session = self.sessions.remove(key).expect("buried once");
             self.discard(&mut session);
             if self.announced.remove(&key) {
+                self.announced.trim();
                 self.endings.push(Ending::Buried(key));
             }
         }
@@ -406,9 +409,19 @@ impl Shard {
                 self.conns.remove(*conn);
             }
         }
-        self.lanes.trim(self.sessions.len());
+        self.trim();
         self.release_counts();
         std::mem::take(&mut self.endings)
+    }
+
+    /// What all clients may fill in one turn gives memory back when there are far fewer of them.
+    fn trim(&mut self) {
+        let sessions = self.sessions.len();
+        self.lanes.trim(sessions);
+        self.runs.trim(sessions);
+        self.events.trim_for(sessions);
+        self.expired.trim_for(sessions);
+        self.leaving.trim_for(sessions);
     }
 
     /// Has the session's burial told to the worker, which holds something for it.
@@ -445,6 +458,10 @@ impl Shard {
     /// What must be true between turns, because of our own code.
     #[cfg(test)]
     pub fn invariants(&self) {
+        self.sessions.invariants();
+        self.conns.invariants();
+        self.sockets.invariants();
+        self.namespaces.invariants();
         for (_, namespace) in self.namespaces.iter() {
             namespace.invariants(&self.sockets);
         }

@@ -169,6 +169,7 @@ impl Namespace {
     /// Every membership and every member agree.
     #[cfg(test)]
     pub fn invariants(&self, sockets: &Arena<Socket>) {
+        self.rooms.invariants();
         assert_eq!(self.by_name.len(), self.rooms.len());
         for (name, &key) in &self.by_name {
             let Room { name: own, members } = self.rooms.get(key).expect("named, so in use");

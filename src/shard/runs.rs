@@ -27,6 +27,7 @@
 
 use super::chains::{Chains, Fates, Home, Segment, Span};
 use super::outbox::Outbox;
+use super::slack::Slack as _;
 use super::wheel::Millis;
 use crate::proto::Prepared;
 use bytes::Bytes;
@@ -111,6 +112,16 @@ impl Runs {
             node.sealed = None;
             self.free.push(run);
             run = parent;
+        }
+    }
+
+    /// Gives memory back when there is room for many more runs than sessions. To be called once a turn.
+    pub fn trim(&mut self, sessions: usize) {
+        if self.free.len() + 1 == self.nodes.len() && self.nodes.capacity() / 4 > sessions {
+            self.nodes.truncate(1);
+            self.free.clear();
+            self.nodes.trim();
+            self.free.trim();
         }
     }
 
@@ -363,6 +374,27 @@ mod tests {
         runs.put_behind(sessions[1], &mut chains, &mut backlog, 0);
         let wires: Vec<_> = chains.segments(&backlog).map(|segment| segment.wire.to_vec()).collect();
         assert_eq!(wires, [frames(&["a", "b"]), frames(&["a", "b", "c"])]);
+    }
+
+    #[test]
+    fn what_many_different_runs_took_is_given_back_when_they_have_left() {
+        let mut runs = Runs::default();
+        let mut sessions = [EMPTY; 1000];
+        for (number, run) in sessions.iter_mut().enumerate() {
+            runs.step(&packet(&number.to_string())).extend(run);
+        }
+        let (last, others) = sessions.split_last().expect("there are many");
+        others.iter().for_each(|&run| runs.release(run));
+        runs.trim(0);
+        assert!(runs.nodes.capacity() >= 1000 && runs.bytes(*last) > 0, "one is in use");
+        runs.release(*last);
+        runs.trim(1000);
+        assert!(runs.nodes.capacity() >= 1000, "the sessions are still there");
+        (0..10).for_each(|_| runs.trim(10));
+        assert!(runs.nodes.capacity() <= 4 * 11 && runs.free.capacity() <= 4 * 11);
+        let (again, mut run) = (packet("again"), EMPTY);
+        runs.step(&again).extend(&mut run);
+        assert_eq!((runs.len(), runs.wire(run).as_ptr()), (1, again.websocket().as_ptr()));
     }
 
     #[test]

@@ -141,6 +141,12 @@ impl Server {
         }
     }
 
+    /// Lets time pass at a stroke.
+    fn wait_at_once(&mut self, ms: Millis) {
+        self.now += ms;
+        self.turn();
+    }
+
     /// Waits for the first ping of a client, which comes at any moment within the interval. Others of its packets are
     /// skipped.
     fn pinged(&mut self, conn: Key<Conn>) {
@@ -1048,6 +1054,40 @@ fn the_same_are_not_always_last() {
 }
 
 // ---- what a client costs
+
+#[test]
+fn what_a_crowd_has_filled_goes_with_it() {
+    let mut server = server();
+    let crowd: Vec<_> = (0..1024).map(|_| server.joined()).collect();
+    let (stay, go): (Vec<_>, Vec<_>) = crowd.iter().enumerate().partition(|(i, _)| i % 16 == 0);
+    let stay: Vec<_> = stay.into_iter().map(|(_, &(conn, _))| conn).collect();
+    let mut shard = server.shard.borrow_mut();
+    assert_eq!((shard.sessions.capacity(), shard.heartbeats.capacity() >= 1024), (1024, true));
+    // All in one turn: each is told something of its own, half of those who go hang up, and half are sent away.
+    for (i, &(conn, socket)) in go {
+        shard.emit(socket, &event(&i.to_string()), false).unwrap();
+        if i % 2 == 0 { shard.on_hangup(conn, true) } else { shard.disconnect(socket, true) }
+    }
+    assert!(shard.events.capacity() > 512 && shard.leaving.capacity() > 256);
+    drop(shard);
+    // Longer than anybody is waited for, and than an interval of heartbeats.
+    for _ in 0..60 {
+        server.wait_at_once(1000);
+        for &conn in &stay {
+            if server.heard(conn).contains(&"2".into()) {
+                server.say(conn, "3");
+            }
+        }
+    }
+    let shard = server.shard.borrow();
+    assert_eq!((shard.sessions.len(), shard.conns.len(), shard.sockets.len()), (64, 64, 64));
+    let values = [shard.sessions.capacity(), shard.conns.capacity(), shard.sockets.capacity()];
+    assert!(values.iter().all(|capacity| *capacity <= 256), "{values:?} for 64, eight in each page");
+    let connected = &shard.namespaces.at(shard.namespace_slots["/"]).expect("in use").connected;
+    let lists = [shard.events.capacity(), shard.leaving.capacity(), shard.expired.capacity(), connected.capacity()];
+    assert!(lists.iter().all(|capacity| *capacity <= 4 * 64), "{lists:?}");
+    assert!(shard.heartbeats.capacity() <= 4 * 64, "{}", shard.heartbeats.capacity());
+}
 
 /// The table in perf/budget.md.
 #[test]

@@ -90,6 +90,13 @@ impl<T> Wheel<T> {
     }
 }
 
+#[cfg(test)]
+impl<T> Wheel<T> {
+    pub fn capacity(&self) -> usize {
+        self.slots.iter().map(Vec::capacity).sum()
+    }
+}
+
 fn slot(tick: u64) -> usize {
     tick as usize % SLOTS
 }

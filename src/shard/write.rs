@@ -38,7 +38,6 @@ impl Shard {
             wire.send(&jobs, &mut sent);
             debug_assert_eq!(jobs.len(), sent.len(), "every job is reported");
             for (&(key, conn), &sent) in batch.iter().zip(&sent) {
-                self.sessions.get_mut(key).expect("prepared in this batch").queued.writing = false;
                 self.on_sent(key, conn, sent);
             }
         }
@@ -91,12 +90,16 @@ impl Shard {
                 self.took(key, bytes);
             }
             Sent::Blocked => self.took(key, 0),
-            Sent::Broken => self.on_hangup(conn, true),
+            Sent::Broken => {
+                self.sessions.get_mut(key).expect("prepared in this batch").queued.writing = false;
+                self.on_hangup(conn, true);
+            }
         }
     }
 
     fn took(&mut self, key: Key<Session>, bytes: usize) {
         let session = self.sessions.get_mut(key).expect("prepared in this batch");
+        session.queued.writing = false;
         if !session.outbox.has_backlog() {
             let run = session.outbox.run;
             if bytes == self.runs.bytes(run) {

@@ -20,6 +20,7 @@
 
 use crate::error::Refusal;
 use crate::settings::Settings;
+use crate::shard::slack::Slack as _;
 use rand::{Rng, RngExt as _};
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -214,6 +215,7 @@ impl Drop for Place {
             *count -= 1;
             if *count == 0 {
                 addresses.remove(&address);
+                addresses.trim();
             }
         }
     }

@@ -4,6 +4,7 @@
 
 use crate::proto::Id;
 use crate::shard::mail::{Exchange, Reply};
+use crate::shard::slack::Slack as _;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use tokio::sync::oneshot;
@@ -32,10 +33,17 @@ impl Exchanges {
     }
 
     pub fn answer(&self, exchange: Exchange, reply: Reply) {
-        if let Some(sender) = self.waiting.borrow_mut().remove(&exchange.number) {
+        if let Some(sender) = self.take(exchange) {
             // Refused only if the request is just being dropped, which is told to the session by itself.
             let _ = sender.send(reply);
         }
+    }
+
+    fn take(&self, exchange: Exchange) -> Option<oneshot::Sender<Reply>> {
+        let mut waiting = self.waiting.borrow_mut();
+        let sender = waiting.remove(&exchange.number);
+        waiting.trim();
+        sender
     }
 }
 
@@ -61,6 +69,6 @@ impl Waiting<'_> {
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        self.exchanges.waiting.borrow_mut().remove(&self.exchange.number);
+        self.exchanges.take(self.exchange);
     }
 }

@@ -47,6 +47,7 @@ use crate::shard::arena::{Beside, Key};
 use crate::shard::drive::{self, App};
 use crate::shard::mail::{Ending, Mail, Request};
 use crate::shard::session::{Conn, Handshake, Session};
+use crate::shard::slack::Slack as _;
 use crate::shard::{Millis, Shard};
 use admission::{Admission, Admitted};
 use exchanges::{Exchanges, Waiting};
@@ -326,6 +327,7 @@ impl<A: App + 'static> Worker<A> {
         // Writing may have found streams broken and clients too slow.
         drive::hear_out(&self.shard, &self.app);
         let endings = self.shard.borrow_mut().bury();
+        self.unread.borrow_mut().trim_for(self.shard.borrow().conn_count());
         let mut streams = self.streams.borrow_mut();
         for ending in endings {
             match ending {

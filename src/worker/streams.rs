@@ -226,7 +226,7 @@ impl Streams {
     }
 
     fn ready(&self, event: &Event) -> Option<Ready> {
-        let &(conn, _) = self.beside.at(u32::try_from(event.token().0).ok()?)?;
+        let conn = self.beside.key_at(u32::try_from(event.token().0).ok()?)?;
         Some(Ready {
             conn,
             readable: event.is_readable(),
