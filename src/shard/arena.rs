@@ -4,7 +4,7 @@
 //! changes, but where its value is does: each page packs its own (page.rs), so memory goes with the values, whoever stays.
 //!
 //! ```text
-//! slots      0        128        256        384
+//! slots      0         64        128        192
 //! pages   [ ■■■■■■■■ ][ ■■■■■·· ][         ][ ■· ]        ■ a value   · room for one
 //!            full       roomy      empty      roomy
 //! ```

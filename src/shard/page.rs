@@ -1,4 +1,4 @@
-//! Page: the values of 128 slots, without holes. What arenas are made of, and what stands beside them.
+//! Page: the values of 64 slots, without holes. What arenas are made of, and what stands beside them.
 //!
 //! ```text
 //! slot      0   1   2   3   4   5  …
@@ -11,13 +11,18 @@
 //! A value that goes leaves no hole: the last one moves into its place. So memory follows the number of values, whoever
 //! leaves. What never goes is a byte a slot, which stands in the page itself: finding a value takes no other memory.
 //!
-//! Growing and shrinking copies: never more than one page, and not more than a few values for each that came or went.
+//! A page that is full grows by half, and one that is less than half full is copied to less memory: never more than one
+//! page is copied, and not more than a few values for each that came or went. Copied indeed: `Vec::shrink_to` asks the
+//! allocator to make an allocation smaller, and allocators leave one that is still half used where it is.
 //!
-//! Invariants: `places` and `values` name each other; a page without values holds no memory; at most `slack_max` of its
-//!             memory is vacant.
+//! Small pages, because allocators do not give back the memory of one block, but of all the blocks around it: those of up to
+//! 8 or 10 KB share 64 KB with mimalloc, larger ones 512 KB, and a little of each size always stays.
+//!
+//! Invariants: `places` and `values` name each other; a page without values holds no memory, and else at least half of its
+//!             memory is in use.
 
 /// A power of two, so that a slot's page and its place in there are a shift and a mask.
-pub const SLOTS: usize = 128;
+pub const SLOTS: usize = 64;
 /// The place of a slot without a value. No page has so many.
 const NOWHERE: u8 = u8::MAX;
 
@@ -58,7 +63,7 @@ impl<V> Page<V> {
         }
         let len = self.values.len();
         if len == self.values.capacity() {
-            self.values.reserve_exact(spare(len).min(SLOTS - len));
+            self.values.reserve_exact((len / 2 + 1).min(SLOTS - len));
         }
         self.places[slot] = len as u8;
         self.values.push(held);
@@ -72,11 +77,22 @@ impl<V> Page<V> {
         if let Some(moved) = self.values.get(place as usize) {
             self.places[moved.slot as usize] = place;
         }
-        let len = self.values.len();
-        if len == 0 || self.values.capacity() - len > slack_max(len) {
-            self.values.shrink_to(if len == 0 { 0 } else { len + spare(len) });
+        if self.is_slack() {
+            self.shrink();
         }
         Some(held.value)
+    }
+
+    fn is_slack(&self) -> bool {
+        self.values.len() * 2 < self.values.capacity()
+    }
+
+    /// Leaves room for some who may come.
+    fn shrink(&mut self) {
+        let len = self.values.len();
+        let mut values = Vec::with_capacity(if len == 0 { 0 } else { len + len / 8 + 1 });
+        values.append(&mut self.values);
+        self.values = values;
     }
 
     #[inline]
@@ -124,21 +140,9 @@ impl<V> Page<V> {
             assert_eq!(self.places[held.slot as usize] as usize, place, "they name each other");
         }
         let taken = self.places.iter().filter(|place| **place != NOWHERE).count();
-        let (len, capacity) = (self.values.len(), self.values.capacity());
-        assert_eq!(taken, len);
-        assert!(capacity <= SLOTS && capacity - len <= slack_max(len), "{capacity} for {len}");
-        assert!(len > 0 || capacity == 0, "nothing is kept for nobody");
+        assert_eq!(taken, self.values.len());
+        assert!(self.values.capacity() <= SLOTS && !self.is_slack(), "{} for {taken}", self.values.capacity());
     }
-}
-
-/// Room that a page has for more values after it was copied. So many come, or go, before it is copied again.
-fn spare(len: usize) -> usize {
-    len / 4 + 4
-}
-
-/// Room that a page may have before it is copied.
-fn slack_max(len: usize) -> usize {
-    2 * spare(len)
 }
 
 #[cfg(test)]
@@ -148,12 +152,12 @@ mod tests {
     #[test]
     fn the_last_value_moves_into_the_hole() {
         let mut page = Page::default();
-        for (slot, value) in [(7, "a"), (0, "b"), (127, "c")] {
+        for (slot, value) in [(7, "a"), (0, "b"), (63, "c")] {
             assert_eq!(page.put(slot, 1, value), None);
         }
         assert_eq!((page.remove(7, 2), page.remove(7, 1), page.remove(7, 1)), (None, Some("a"), None));
-        assert_eq!(page.iter().collect::<Vec<_>>(), [(127, 1, &"c"), (0, 1, &"b")]);
-        assert_eq!((page.at(7), page.at(0), page.get(127, 1), page.get(127, 0)), (None, Some(&"b"), Some(&"c"), None));
+        assert_eq!(page.iter().collect::<Vec<_>>(), [(63, 1, &"c"), (0, 1, &"b")]);
+        assert_eq!((page.at(7), page.at(0), page.get(63, 1), page.get(63, 0)), (None, Some(&"b"), Some(&"c"), None));
         assert_eq!((page.put(0, 2, "d"), page.get(0, 1), page.get(0, 2)), (Some("b"), None, Some(&"d")));
         assert_eq!((page.vacancy(), page.len()), (Some(1), 2));
         page.invariants();

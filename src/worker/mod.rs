@@ -72,7 +72,7 @@ use touched::Touched;
 
 /// Bytes read from one stream in one turn at most, and the size of the worker's read buffer.
 const READ_BYTES_MAX: usize = 64 << 10;
-/// Streams read in one turn at most: a millisecond of packets, or of peers that have gone.
+/// Streams read in one turn at most, as many as the kernel announces at a time: a millisecond of packets, or of peers that have gone.
 const READS_MAX: usize = 256;
 /// Sessions written to in one turn at most: some milliseconds of work, after which the inputs are looked at again.
 const WRITES_MAX: usize = 1024;

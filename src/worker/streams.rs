@@ -33,7 +33,7 @@ const MAILBOX: Token = Token(usize::MAX >> 1);
 /// The listener's token.
 const LISTENER: Token = Token(MAILBOX.0 - 1);
 /// Events taken from the kernel at a time.
-const EVENTS: usize = 1024;
+const EVENTS: usize = 256;
 /// Streams closed in one turn at most: a millisecond.
 const CLOSES_MAX: usize = 128;
 
