@@ -11,8 +11,8 @@
 //! bury      tell the last handlers, close, free: nothing dies before this line
 //! ```
 //!
-//! Reading, accepting, mail, writing and closing have budgets, so that no greedy peer, no crowd and no writing to a giant room can
-//! own the core; each resumes where it stopped. The walk over a room is not cut: it is one store for each receiver.
+//! Reading, accepting, mail, writing and closing have budgets, so that no greedy peer, no crowd and no writing to a giant
+//! room can own the core; each resumes where it stopped. The walk over a room is not cut: it is one store for each receiver.
 //!
 //! A WebSocket's handshake that is there when its connection is accepted is answered in that step (front_door.rs). All other
 //! HTTP (http.rs) runs as ordinary tasks of the worker's runtime and only while it is HTTP: after a 101 the bare stream
@@ -72,7 +72,8 @@ use touched::Touched;
 
 /// Bytes read from one stream in one turn at most, and the size of the worker's read buffer.
 const READ_BYTES_MAX: usize = 64 << 10;
-/// Streams read in one turn at most, as many as the kernel announces at a time: a millisecond of packets, or of peers that have gone.
+/// Streams read in one turn at most, as many as the kernel announces at a time: a millisecond of packets, or of peers that
+/// have gone.
 const READS_MAX: usize = 256;
 /// Sessions written to in one turn at most: some milliseconds of work, after which the inputs are looked at again.
 const WRITES_MAX: usize = 1024;
