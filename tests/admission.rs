@@ -2,38 +2,24 @@
 
 mod support;
 
-use fanfare::{CloseReason, Io, IpNet, ProxyProtocol, Settings, Socket, Stats};
-use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::mpsc::{Receiver, channel};
+use fanfare::{CloseReason, IpNet, ProxyProtocol, Settings, Socket, Stats};
+use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 use support::http::{Connection, Response, UPGRADE, WAIT_MAX};
 use support::websocket::{CLOSE, Peer};
-use support::{Running, block_on, settings};
+use support::{Fixture, block_on, settings};
 
 const POLLING: &str = "/socket.io/?EIO=4&transport=polling";
 const WEBSOCKET: &str = "/socket.io/?EIO=4&transport=websocket";
 const ADA: [(&str, &str); 1] = [("X-Forwarded-For", "198.51.100.7")];
 const BOB: [(&str, &str); 1] = [("X-Forwarded-For", "198.51.100.8")];
 
-/// A server whose sockets tell their client's address, and how they end.
-struct Fixture {
-    io: Io,
-    server: Running,
-    ends: Receiver<CloseReason>,
-}
-
 impl Fixture {
+    /// A server whose sockets tell their client's address.
     fn new(settings: Settings) -> Fixture {
-        let io = Io::with_settings(settings);
-        let (sender, ends) = channel();
-        io.of("/")
-            .on_event("address", |socket: Socket| socket.handshake().address().to_string())
-            .on_disconnect(move |_: Socket, reason| _ = sender.send(reason));
-        Fixture { server: Running::io(&io), io, ends }
-    }
-
-    fn address(&self) -> SocketAddr {
-        self.server.address()
+        Fixture::with(settings, |main| {
+            main.on_event("address", |socket: Socket| socket.handshake().address().to_string());
+        })
     }
 
     fn stats(&self) -> Stats {
@@ -178,7 +164,7 @@ fn an_upgrade_keeps_its_clients_place_on_whichever_worker_it_arrives() {
         assert!(peer.text().starts_with("40{"), "it takes no second place");
         assert_eq!(fixture.polling(&ADA).status, 503, "and still has the first: round {round}");
         drop(peer);
-        assert_eq!(fixture.ends.recv_timeout(WAIT_MAX), Ok(CloseReason::TransportClose));
+        assert_eq!(fixture.end(), CloseReason::TransportClose);
     }
     fixture.polling_in_time(&ADA);
     assert_eq!(fixture.polling(&ADA).status, 503);
@@ -335,7 +321,7 @@ fn a_websocket_that_says_too_much_is_closed_with_1008() {
     assert!(peer.text().starts_with("0{") && peer.text().starts_with("40{"));
     assert_eq!(peer.frame(), (CLOSE, 1008u16.to_be_bytes().to_vec()));
     peer.wait_for_end();
-    assert_eq!(fixture.ends.recv_timeout(WAIT_MAX), Ok(CloseReason::RateLimited));
+    assert_eq!(fixture.end(), CloseReason::RateLimited);
     assert_eq!(fixture.stats().rate_limited, 1);
 }
 
@@ -382,7 +368,7 @@ fn a_post_that_says_too_much_is_a_429_and_ends_its_session() {
     assert_eq!(connection.post(&target, format!("42[\"any\",\"{}\"]", "x".repeat(900))).status, 200);
     let response = connection.post(&target, format!("42[\"any\",\"{}\"]", "x".repeat(900)));
     assert_eq!(response.brief(), (429, r#"{"code":4,"message":"Rate limit"}"#));
-    assert_eq!(fixture.ends.recv_timeout(WAIT_MAX), Ok(CloseReason::RateLimited));
+    assert_eq!(fixture.end(), CloseReason::RateLimited);
     assert_eq!(connection.get(&target).brief(), (400, r#"{"code":1,"message":"Session ID unknown"}"#));
     assert_eq!(fixture.stats().rate_limited, 1);
 }

@@ -11,42 +11,23 @@ use http_body_util::Full;
 use std::future::{Ready, ready};
 use std::io::Read as _;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::mpsc::{Receiver, channel};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 use support::http::{Connection, Response, WAIT_MAX, get, post};
 use support::websocket::Peer;
-use support::{Running, block_on, settings};
+use support::{Fixture, Running, block_on, settings};
 
 const POLLING: &str = "/socket.io/?EIO=4&transport=polling";
 const WEBSOCKET: &str = "/socket.io/?EIO=4&transport=websocket";
 
 type Headers = &'static [(&'static str, &'static str)];
 
-/// A server that echoes the event `echo` and tells how its sockets end.
-struct Fixture {
-    io: Io,
-    server: Running,
-    ends: Receiver<CloseReason>,
-}
-
 impl Fixture {
+    /// A server that echoes the event `echo`.
     fn new(settings: Settings) -> Fixture {
-        let io = Io::with_settings(settings);
-        let (sender, ends) = channel();
-        io.of("/")
-            .on_event("echo", |socket: Socket, all: Args| drop(socket.emit("echo", &all)))
-            .on_disconnect(move |_: Socket, reason| _ = sender.send(reason));
-        Fixture { server: Running::io(&io), io, ends }
-    }
-
-    fn address(&self) -> SocketAddr {
-        self.server.address()
-    }
-
-    /// How the next socket ends.
-    fn end(&self) -> CloseReason {
-        self.ends.recv_timeout(WAIT_MAX).expect("a socket that ends within 5 s")
+        Fixture::with(settings, |main| {
+            main.on_event("echo", |socket: Socket, all: Args| drop(socket.emit("echo", &all)));
+        })
     }
 }
 

@@ -302,6 +302,14 @@ mod tests {
         texts.iter().flat_map(|text| Prepared::text(text).websocket().to_vec()).collect()
     }
 
+    /// What leaves for a session at this run.
+    fn assert_holds(runs: &mut Runs, run: Run, texts: &[&str]) {
+        runs.seal(run);
+        assert_eq!(*runs.wire(run), frames(texts));
+        assert_eq!(runs.bytes(run), frames(texts).len());
+        assert_eq!(runs.packets(run) as usize, texts.len());
+    }
+
     /// Where the bytes of the run's segments lie, once it is kept.
     fn kept(runs: &mut Runs, run: Run) -> Vec<*const u8> {
         let (mut chains, mut backlog) = (Chains::default(), VecDeque::new());
@@ -319,12 +327,8 @@ mod tests {
             sessions[..reaches].iter_mut().for_each(|run| step.extend(run));
         }
         assert_eq!(runs.len(), 4, "a, ab, abc, ac");
-        for (at, expected) in [(0, vec!["a", "b", "c"]), (99, vec!["a", "c"])] {
-            runs.seal(sessions[at]);
-            assert_eq!(*runs.wire(sessions[at]), frames(&expected));
-            assert_eq!(runs.bytes(sessions[at]), frames(&expected).len());
-            assert_eq!(runs.packets(sessions[at]) as usize, expected.len());
-        }
+        assert_holds(&mut runs, sessions[0], &["a", "b", "c"]);
+        assert_holds(&mut runs, sessions[99], &["a", "c"]);
         assert_eq!(sessions[0], sessions[49]);
         sessions.iter().for_each(|&run| runs.release(run));
         assert_eq!(runs.len(), 0);
@@ -346,13 +350,8 @@ mod tests {
         assert_eq!(to(&["a", "b", "c"], &mut sessions[..1]), 2, "all, all+abc");
         assert_eq!(to(&["d"], &mut sessions[1..]), 3, "two go on together");
         assert_eq!(to(&["all"], &mut sessions), 4, "the one in place, the two by another");
-        for (at, expected) in
-            [(0, &["all", "a", "b", "c", "all"][..]), (1, &["all", "d", "all"]), (2, &["all", "d", "all"])]
-        {
-            runs.seal(sessions[at]);
-            assert_eq!(*runs.wire(sessions[at]), frames(expected));
-            assert_eq!(runs.packets(sessions[at]) as usize, expected.len());
-        }
+        assert_holds(&mut runs, sessions[0], &["all", "a", "b", "c", "all"]);
+        sessions[1..].iter().for_each(|&run| assert_holds(&mut runs, run, &["all", "d", "all"]));
         sessions.iter().for_each(|&run| runs.release(run));
         assert_eq!(runs.len(), 0);
     }

@@ -3,7 +3,8 @@
 //! `Server` is a guard: it starts the `conformance` example, or another program, on a free port and stops it when
 //! dropped.
 //! `node` and `python` give a command with its packages installed; `run_suite` runs it, with a deadline.
-//! `Running` guards a server inside the test's own process; `http` and `websocket` are peers that show every byte.
+//! `Running` guards a server inside the test's own process, `Fixture` one whose sockets tell how they end; `http` and
+//! `websocket` are peers that show every byte.
 //!
 //! Invariants: nothing is written outside the target directory; no process outlives its guard.
 //! Not here:   what the clients check (tests/clients/).
@@ -22,7 +23,7 @@ pub use install::{chromium, node, node_package, python};
 #[allow(unused_imports, reason = "each integration test uses its own part")]
 pub use process::run_suite;
 #[allow(unused_imports, reason = "each integration test uses its own part")]
-pub use running::{Running, block_on, settings};
+pub use running::{Fixture, Running, block_on, settings};
 #[allow(unused_imports, reason = "each integration test uses its own part")]
 pub use server::Server;
 

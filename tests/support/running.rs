@@ -7,10 +7,11 @@
 
 use super::http::WAIT_MAX;
 use fanfare::engine::Engine;
-use fanfare::{FdTables, Io, SendPath, Server, Settings};
+use fanfare::{CloseReason, FdTables, Io, Namespace, SendPath, Server, Settings, Socket};
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::mpsc::{Receiver, channel};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
@@ -92,5 +93,33 @@ impl Drop for Running {
         if !std::thread::panicking() {
             server.close();
         }
+    }
+}
+
+/// A server whose sockets tell how they end. Each test says what else happens in the main namespace.
+pub struct Fixture {
+    pub io: Io,
+    pub server: Running,
+    pub ends: Receiver<CloseReason>,
+}
+
+impl Fixture {
+    /// `prepare` is given the main namespace.
+    pub fn with(settings: Settings, prepare: impl FnOnce(&Namespace)) -> Fixture {
+        let io = Io::with_settings(settings);
+        let (sender, ends) = channel();
+        let main = io.of("/");
+        prepare(&main);
+        main.on_disconnect(move |_: Socket, reason| _ = sender.send(reason));
+        Fixture { server: Running::io(&io), io, ends }
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.server.address()
+    }
+
+    /// How the next socket ends.
+    pub fn end(&self) -> CloseReason {
+        self.ends.recv_timeout(WAIT_MAX).expect("a socket that ends within 5 s")
     }
 }
