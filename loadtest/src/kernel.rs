@@ -20,6 +20,14 @@ pub fn own_table() -> io::Result<()> {
     checked(unsafe { libc::unshare(libc::CLONE_FILES) })
 }
 
+/// Lets the calling thread run only on a core that no ordinary thread wants, for good. It needs no privilege: see sched(7),
+/// `SCHED_IDLE`.
+pub fn give_way() -> io::Result<()> {
+    let priority = libc::sched_param { sched_priority: 0 };
+    // SAFETY: the pointer is to a live `sched_param`, which the kernel reads; 0 is the calling thread.
+    checked(unsafe { libc::sched_setscheduler(0, libc::SCHED_IDLE, &raw const priority) })
+}
+
 /// Raises the soft limit of descriptors per table to the hard one, and says what it is now.
 pub fn raise_table_limit() -> io::Result<u64> {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
@@ -66,4 +74,24 @@ pub fn process_cpu_time(pid: u32) -> io::Result<Duration> {
 
 fn checked(result: libc::c_int) -> io::Result<()> {
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::{fs, thread};
+
+    /// The 41st field of proc_pid_stat(5); the second is a name in parentheses, which may hold blanks.
+    fn scheduling_policy() -> libc::c_int {
+        let stat = fs::read_to_string("/proc/thread-self/stat").expect("a thread can read of itself");
+        let (_, behind_name) = stat.rsplit_once(") ").expect("the name ends");
+        behind_name.split(' ').nth(41 - 3).expect("there are 52").parse().expect("it is a number")
+    }
+
+    #[test]
+    fn a_thread_that_gives_way_does_so_alone() {
+        let given = thread::spawn(|| give_way().map(|()| scheduling_policy())).join().expect("it does not panic");
+        assert_eq!(given.expect("nothing forbids it here"), libc::SCHED_IDLE);
+        assert_eq!(scheduling_policy(), libc::SCHED_OTHER);
+    }
 }

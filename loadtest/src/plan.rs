@@ -45,6 +45,8 @@ pub struct Plan {
     pub duration: Duration,
     /// How many messages that makes; zero: nothing is published, the connections are held for the duration.
     pub messages: u32,
+    /// Bytes that the kernel keeps for a client that does not read; `None`: as many as it likes.
+    pub receive_buffer: Option<usize>,
     pub speech: Speech,
     pub sources: Vec<IpAddr>,
     pub seed: u64,
@@ -98,6 +100,7 @@ impl Plan {
             size: options.size.or(scenario.size).unwrap_or(200),
             duration: options.duration.or(scenario.duration).unwrap_or(Duration::from_secs(10)),
             messages: 0,
+            receive_buffer: scenario.receive_buffer,
             speech,
             sources: options.source_ip,
             seed: options.seed,
@@ -118,6 +121,9 @@ impl Plan {
         let problem = |option, problem: &str| Err(Error::Option { option, problem: problem.to_owned() });
         if !(STAMP_BYTES..=SIZE_BYTES_MAX).contains(&self.size) {
             return problem("--size", "a message is 36 bytes at least, for its stamp, and 16m at most");
+        }
+        if self.receive_buffer.is_some_and(|bytes| !(1 << 10..=SIZE_BYTES_MAX).contains(&bytes)) {
+            return problem("receive_buffer", "1k to 16m; leave it out for the kernel's default");
         }
         if !(1..=10_000_000).contains(&self.connections) {
             return problem("connections", "1 to 10,000,000 clients");
@@ -291,6 +297,8 @@ pub mod tests {
         };
         let both = wrong(|plan| (plan.layout.count, plan.layout.size) = (Some(2), Some(3)));
         assert_eq!(both, "rooms: count and size exclude each other; the other one follows");
+        let buffer = wrong(|plan| plan.receive_buffer = Some(100));
+        assert_eq!(buffer, "receive_buffer: 1k to 16m; leave it out for the kernel's default");
         let unnamed = wrong(|plan| (plan.room, plan.layout.count) = (None, Some(2)));
         assert_eq!(unnamed, "rooms: several rooms need a name to begin with: room = \"NAME\", or --room NAME");
         let second = Duration::from_secs(1);

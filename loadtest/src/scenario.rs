@@ -44,6 +44,9 @@ pub struct Scenario {
     pub rate: Option<f64>,
     /// Messages have so many keys, one after the other; zero, unless told: none.
     pub keys: Option<u32>,
+    /// Bytes that the kernel keeps for a client that does not read (`SO_RCVBUF`); its default, unless told.
+    #[serde(deserialize_with = "bytes")]
+    pub receive_buffer: Option<usize>,
     /// The length of a message's string, in bytes.
     #[serde(deserialize_with = "bytes")]
     pub size: Option<usize>,
@@ -184,8 +187,9 @@ mod tests {
         let (example, _) = rest.split_once("```").expect("it ends");
         let plan = crate::plan::tests::plan_of(example);
         assert_eq!((plan.connections, plan.messages, plan.layout.apart), (10_000, 300, true));
-        let Scenario { connections, ramp, room, rate, keys, size, duration, rooms, bursts, motion } =
+        let Scenario { connections, ramp, room, rate, keys, receive_buffer, size, duration, rooms, bursts, motion } =
             Scenario::parse(example).expect("it is one");
+        assert_eq!(receive_buffer, Some(8 << 10));
         assert!(connections.is_some() && ramp.is_some() && room.is_some() && rate.is_some() && size.is_some());
         assert!(duration.is_some() && bursts.is_some() && keys == Some(100));
         let Rooms { count, size, spread, per_client, apart } = rooms;

@@ -30,7 +30,7 @@ pub fn threads(connections: u32, table_limit: u64, cores: usize) -> Result<u32, 
 }
 
 /// The numbers of each thread's clients. Where those that move have rooms of their own, they have threads of their own
-/// too, so that a storm of theirs delays nobody whose messages are timed.
+/// too, which give way, so that a storm of theirs delays nobody whose messages are timed.
 pub fn crews(plan: &Plan, clients: Range<u32>, table_limit: u64, cores: usize) -> Result<Vec<Vec<u32>>, Error> {
     let apart = plan.motion.filter(|_| plan.layout.apart);
     let (movers, others): (Vec<u32>, Vec<u32>) =

@@ -199,6 +199,10 @@ impl<'a> Crowd<'a> {
     pub fn run(mut self, gathered: &Barrier) -> Outcome {
         let own_table = if self.board.seats.len() > 2 { kernel::own_table() } else { Ok(()) };
         gathered.wait();
+        if self.outcome.health.unawaited {
+            // Where that is forbidden, the health of those who are awaited shows what it costs.
+            let _ = kernel::give_way();
+        }
         if let Err(error) = own_table.and_then(|()| self.turns()) {
             let what = "a thread cannot have descriptors of its own, or poll them";
             self.board.fail(Error::System { what, cause: error::cause(&error) });
@@ -638,6 +642,9 @@ impl<'a> Crowd<'a> {
 fn open(board: &Board, server: SocketAddr, number: u32, token: usize, poll: &Poll) -> io::Result<TcpStream> {
     let socket = Socket::new(Domain::for_address(server), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
     socket.set_tcp_nodelay(true)?;
+    if let Some(bytes) = board.plan.receive_buffer {
+        socket.set_recv_buffer_size(bytes)?;
+    }
     if let Some(address) = board.sources.address(number) {
         kernel::choose_port_on_connect(&socket)?;
         socket.bind(&SocketAddr::from((address, 0)).into())?;
@@ -719,6 +726,18 @@ mod tests {
         assert_eq!(crowd.outcome.refused_with, [("refused".to_owned(), 1)].into());
         crowd.settle(0);
         assert_eq!((crowd.outcome.away, crowd.books.tally.lost.count), (1, 0));
+    }
+
+    #[test]
+    fn a_connection_has_the_receive_buffer_that_the_scenario_asks_for() {
+        let listener = std::net::TcpListener::bind((std::net::Ipv4Addr::LOCALHOST, 0)).expect("a port is free");
+        let (server, poll) = (listener.local_addr().expect("it has one"), Poll::new().expect("there is a poll"));
+        let buffer = |scenario: &str| {
+            let stream = open(&board(scenario), server, 0, 0, &poll).expect("it connects");
+            socket2::SockRef::from(&stream).recv_buffer_size().expect("it has one")
+        };
+        assert_eq!(buffer("receive_buffer = \"8k\""), 16 << 10, "Linux doubles it for its own needs");
+        assert!(buffer("") > 16 << 10);
     }
 
     #[test]
