@@ -5,8 +5,8 @@
 #                   │ once a second                                          │
 #                   └─ GET /api/stats ─▶ pressure-FIGURE.stats.jsonl         └─▶ the figure, in a line
 #
-# Each figure has servers of its own. Nothing is pinned: on a machine without other work the kernel shares the cores
-# between server and load. A figure that compares is two runs, one after the other.
+# Each figure has servers of its own. Nothing is pinned: the kernel shares the cores between server and load. Those who
+# read stand for clients elsewhere, whom no server keeps from reading: where that is allowed, they have the cores first.
 set -euo pipefail
 
 usage() {
@@ -17,12 +17,13 @@ Measures, each with servers of its own on free ports, and writes perf/out/pressu
 itself in each second to perf/out/pressure-FIGURE.stats.jsonl. All of them, unless named:
 
   stall      10,000 clients, 100 messages/s of 1 KB for 60 s; one of ten stops reading, policy drop-oldest, no eviction.
-             Memory per stalled client, and last receivers, against the same run in which nobody stalls (stall-still)
+             Memory per stalled client, and last receivers, against the same run in which nobody stalls, five times over
+             (stall-1, still-1 and so on)
   evict      the same with the default policy: how many stalled clients were evicted, and how long that took
   conflate   5,000 clients, 100 keys, 1,000 values/s for 30 s, in a room with a window of 200 ms, against the same
              without keys and window (conflate-raw): the server's CPU time of both
-  storm      50,000 of 55,556 clients drop at once and come back: how long that takes, what was refused, and the last
-             receivers of the room of the others before, during and after
+  storm      50,000 of 55,556 clients drop at once and come back, five times over: how long that takes, what was refused,
+             and the last receivers of the rooms of the others before, during and after (storm-1 to storm-5)
   drain      50,000 clients; the server is ended with SIGTERM and drains for 30 s, and they go on to a second one: how
              many arrive there in each second
 
@@ -42,6 +43,8 @@ END
 ready_seconds_max=10
 end_seconds_max=60
 connected_seconds_max=300
+# So many storms, and so many pairs of runs with and without stalled clients: what is told are medians.
+rounds=5
 
 say() { printf 'pressure: %s\n' "$*" >&2; }
 fail() { say "$1"; exit "${2:-1}"; }
@@ -69,6 +72,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 target=${CARGO_TARGET_DIR:-target}
 out=perf/out
 work=
+readers_first=()
 server_pids=()
 loader=
 faults=0
@@ -99,6 +103,9 @@ number() { field "$@" | xargs printf '%.1f'; }
 
 # text_field NAME RECORD: a text; nothing if it is absent.
 text_field() { sed -n "s/.*\"$1\": *\"\([^\"]*\)\".*/\1/p" "$out/pressure-$2.json"; }
+
+# median FILE: of its lines, which are numbers; there is an odd number of them.
+median() { sort -n "$1" | sed -n "$((($(wc -l < "$1") + 1) / 2))p"; }
 
 megabytes() { awk -v bytes="$1" 'BEGIN { printf "%.1f MB", bytes / 1048576 }'; }
 
@@ -147,7 +154,7 @@ begin_load() {
     shift 3
     rm -f "$out/pressure-$name.json"
     say "$name: loadtest $url --workload $workload $* ${load_flags[*]-}"
-    "$target/$profile/loadtest" "$url" --workload "$workload" "$@" --json "$out/pressure-$name.json" \
+    "${readers_first[@]}" "$target/$profile/loadtest" "$url" --workload "$workload" "$@" --json "$out/pressure-$name.json" \
         "${load_flags[@]}" > "$work/load.out" 2> "$work/load.err" &
     loader=$!
 }
@@ -181,34 +188,40 @@ finished() {
 }
 
 measure_stall() {
-    local n pid url variant
+    local n pid url run variant stalled with without shared per_client
     n=$(clients 10000)
-    # Who does not read must stay: no eviction, and neither heartbeat nor kernel ends it.
-    for variant in stall-still stall; do
-        serve $variant --policy drop-oldest --ping-interval 1h --ping-timeout 1h --ping-spread false --tcp-user-timeout 0 \
-            --connections-max $((n * 3 / 2))
-        if [ $variant = stall ]; then set --; else set -- --still; fi
-        load $variant "$url" stall --connections "$n" --server-pid "$pid" "$@"
-        end_servers
+    for run in $(seq "$rounds"); do
+        # Who does not read must stay: no eviction, and neither heartbeat nor kernel ends it.
+        for variant in still stall; do
+            serve "$variant-$run" --policy drop-oldest --ping-interval 1h --ping-timeout 1h --ping-spread=false \
+                --tcp-user-timeout 0 --connections-max $((n * 3 / 2))
+            if [ $variant = stall ]; then set --; else set -- --still; fi
+            load "$variant-$run" "$url" stall --connections "$n" --server-pid "$pid" "$@"
+            end_servers
+            echo "$(number p99 "$variant-$run" last)" >> "$work/stall.$variant"
+        done
+        # Each worker counts the same bytes.
+        shared=$(($(most waiting_bytes "stall-$run") / $(most workers "stall-$run")))
+        stalled=$(field moves "stall-$run" moved)
+        with=$(field resident_max "stall-$run") without=$(field resident_max "still-$run")
+        per_client=$(awk -v a="$with" -v b="$without" -v shared="$shared" -v n="$stalled" \
+            'BEGIN { printf "%.0f", n ? (a - b - shared) / n : 0 }')
+        echo "$per_client" >> "$work/stall.bytes"
+        say "stall: $stalled stalled, $(field ended "stall-$run" moved) of them ended by the server; memory at most" \
+            "$(megabytes "$with"), without them $(megabytes "$without"), one copy of the backlog $(megabytes "$shared"):" \
+            "$per_client bytes per stalled client beyond that"
+        say "stall: last receivers p99 $(number p99 "stall-$run" last) ms, without them $(number p99 "still-$run" last) ms;" \
+            "lost $(field count "stall-$run" lost)"
     done
-    local stalled with without shared
-    # Each worker counts the same bytes.
-    shared=$(($(most waiting_bytes stall) / $(most workers stall)))
-    stalled=$(field moves stall moved) with=$(field resident_max stall) without=$(field resident_max stall-still)
-    say "stall: $stalled stalled, $(field ended stall moved) of them ended by the server; memory at most $(megabytes "$with")," \
-        "without them $(megabytes "$without"), one copy of the backlog $(megabytes "$shared"):" \
-        "$(awk -v a="$with" -v b="$without" -v shared="$shared" -v n="$stalled" 'BEGIN {
-            printf "%.0f bytes per stalled client, %.0f beyond that", n ? (a - b) / n : 0, n ? (a - b - shared) / n : 0
-        }')"
-    say "stall: last receivers p99 $(number p99 stall last) ms, without them $(number p99 stall-still last) ms;" \
-        "lost $(field count stall lost)"
+    say "stall: medians of $rounds runs: $(median "$work/stall.bytes") bytes, p99 $(median "$work/stall.stall") ms," \
+        "without them $(median "$work/stall.still") ms"
 }
 
 measure_evict() {
     local n pid url
     n=$(clients 10000)
     # Otherwise the kernel or a heartbeat may be first, and the limits on backlogs are not what is measured.
-    serve evict --ping-interval 1h --ping-timeout 1h --ping-spread false --tcp-user-timeout 0 --connections-max $((n * 3 / 2))
+    serve evict --ping-interval 1h --ping-timeout 1h --ping-spread=false --tcp-user-timeout 0 --connections-max $((n * 3 / 2))
     load evict "$url" stall --connections "$n" --server-pid "$pid"
     end_servers
     say "evict: $(field moves evict moved) stalled, $(field ended evict moved) ended by the server," \
@@ -234,14 +247,21 @@ measure_conflate() {
 }
 
 measure_storm() {
-    local n pid url
+    local n pid url run part
     n=$(clients 55556)
-    serve storm --connections-max $((n * 2))
-    load storm "$url" storm --connections "$n" --ramp 4000/s --server-pid "$pid"
-    end_servers
-    say "storm: $(field moves storm moved) dropped, all back in $(number all_back_s storm) s, refused $(field refused storm moved)," \
-        "not back $(field away storm moved); last receivers of the others p99 $(number p99 storm before_ms) ms before," \
-        "$(number p99 storm during_ms) ms meanwhile, $(number p99 storm after_ms) ms after"
+    for run in $(seq "$rounds"); do
+        # A fifth more than there are: each 20,000 may need a table, so a worker, of their own.
+        serve "storm-$run" --connections-max $((n * 6 / 5))
+        load "storm-$run" "$url" storm --connections "$n" --ramp 4000/s --server-pid "$pid"
+        end_servers
+        for part in before during after; do echo "$(number p99 "storm-$run" "${part}_ms")" >> "$work/storm.$part"; done
+        say "storm: $(field moves "storm-$run" moved) dropped, all back in $(number all_back_s "storm-$run") s," \
+            "refused $(field refused "storm-$run" moved), not back $(field away "storm-$run" moved); last receivers of" \
+            "the others p99 $(number p99 "storm-$run" before_ms) ms before, $(number p99 "storm-$run" during_ms) ms" \
+            "meanwhile, $(number p99 "storm-$run" after_ms) ms after"
+    done
+    say "storm: medians of $rounds runs: p99 $(median "$work/storm.before") ms before," \
+        "$(median "$work/storm.during") ms meanwhile, $(median "$work/storm.after") ms after"
 }
 
 measure_drain() {
@@ -276,6 +296,7 @@ mkdir -p "$out"
 work=$(mktemp -d)
 # A connection is a descriptor, and the limit of one table is the system's.
 ulimit -n "$(ulimit -Hn)"
+if chrt --fifo 20 true 2> /dev/null; then readers_first=(chrt --fifo 20); fi
 
 for figure in "${figures[@]}"; do "measure_$figure"; done
 exit $faults
