@@ -106,6 +106,7 @@ impl Shard {
             && let Some(slot) = slots.next()
         {
             if let Some(session) = self.sessions.key_at(slot) {
+                self.give_held(session);
                 self.close(session, CloseReason::ServerShuttingDown);
             }
         }

@@ -12,7 +12,8 @@
 //! ```
 //!
 //! What is held has not happened yet: it is retained when it leaves. So a socket that joins gets what the room retains,
-//! which is what all others have got, and from then on what they get: nothing is missing and nothing is doubled.
+//! which is what all others have got, and from then on what they get: nothing is missing and nothing is doubled. One that
+//! a drain lets go gets what is held for it before the window ends: it will not be here then.
 //!
 //! Held is only what goes to one room (or everyone) with a key to conflate by. Anything else leaves at once, behind what
 //! the rooms that it names hold; what goes to everyone, behind what all rooms hold. A held event is replaced by one with
@@ -27,6 +28,7 @@
 
 use super::arena::{Arena, Key};
 use super::mail::{Counts, Mail, Target};
+use super::session::Session;
 use super::slack::Slack as _;
 use super::sockets::{Socket, SocketState};
 use super::{Millis, Shard, Timer};
@@ -85,6 +87,16 @@ struct Entry {
     key: Rc<str>,
     target: Arc<Target>,
     packet: Arc<Prepared>,
+}
+
+impl Feed {
+    fn retained(&self) -> Option<&Newest> {
+        Some(&self.retained)
+    }
+
+    fn held(&self) -> Option<&Newest> {
+        self.window.as_ref().map(|window| &window.held)
+    }
 }
 
 impl Newest {
@@ -411,12 +423,13 @@ impl Shard {
         let connected = |socket: &&Socket| socket.state == SocketState::Connected;
         let Some(socket) = self.sockets.get(key).filter(connected).filter(|_| !self.feeds.is_empty()) else { return };
         let namespace = &self.namespace(socket.namespace).name;
-        let retained = self.retained_for(socket, namespace, Some(room));
+        let retained = self.one_for(socket, namespace, Some(room), Feed::retained);
         let fresh = retained.filter(|(change, entry)| {
             let others = entry.target.rooms.iter().filter(|other| ***other != *room);
             !others.filter(|other| self.is_in(socket, other)).any(|other| self.retains(namespace, other, *change))
         });
         let packets: Vec<_> = fresh.map(|(_, entry)| Arc::clone(&entry.packet)).collect();
+        self.counters.caught_up += packets.len() as u64;
         self.give(key, &packets);
     }
 
@@ -425,34 +438,54 @@ impl Shard {
         if self.feeds.is_empty() {
             return;
         }
-        let socket = self.sockets.get(key).expect("the caller has it");
-        let namespace = &self.namespace(socket.namespace).name;
-        let rooms = self.rooms_of(key);
-        let rooms = rooms.iter().map(|room| Some(&**room)).chain([None]);
-        // An event to several rooms is there several times, with one number.
-        let retained: BTreeMap<u64, &Entry> =
-            rooms.flat_map(|room| self.retained_for(socket, namespace, room)).collect();
-        let packets: Vec<_> = retained.into_values().map(|entry| Arc::clone(&entry.packet)).collect();
+        let packets = self.all_for(key, Feed::retained);
+        self.counters.caught_up += packets.len() as u64;
         self.give(key, &packets);
+    }
+
+    /// A session is let go before windows end: what they hold for it, it gets now.
+    pub(super) fn give_held(&mut self, session: Key<Session>) {
+        if self.feeds.holding.is_empty() {
+            return;
+        }
+        let sockets = self.sessions.get(session).map(|session| session.sockets.clone()).unwrap_or_default();
+        for slot in sockets {
+            let key = self.sockets.key_at(slot).expect("a session lists its live sockets");
+            if self.is_connected(key) {
+                let packets = self.all_for(key, Feed::held);
+                self.give(key, &packets);
+            }
+        }
     }
 
     fn give(&mut self, key: Key<Socket>, packets: &[Arc<Prepared>]) {
         let session = self.sockets.get(key).expect("the caller has it").session;
         packets.iter().for_each(|packet| self.push(session, packet));
-        self.counters.caught_up += packets.len() as u64;
     }
 
-    /// What a feed retains, but for what the socket was excepted from.
-    fn retained_for<'s>(
+    /// What these feeds have for a socket, those of its rooms and everyone's, in the order in which it changed.
+    fn all_for(&self, key: Key<Socket>, of: fn(&Feed) -> Option<&Newest>) -> Vec<Arc<Prepared>> {
+        let socket = self.sockets.get(key).expect("the caller has it");
+        let namespace = &self.namespace(socket.namespace).name;
+        let rooms = self.rooms_of(key);
+        let rooms = rooms.iter().map(|room| Some(&**room)).chain([None]);
+        // An event to several rooms is there several times, with one number.
+        let all: BTreeMap<u64, &Entry> = rooms.flat_map(|room| self.one_for(socket, namespace, room, of)).collect();
+        all.into_values().map(|entry| Arc::clone(&entry.packet)).collect()
+    }
+
+    /// What a feed has, but for what the socket was excepted from.
+    fn one_for<'s>(
         &'s self,
         socket: &'s Socket,
         namespace: &str,
         room: Option<&str>,
+        of: fn(&Feed) -> Option<&Newest>,
     ) -> impl Iterator<Item = (u64, &'s Entry)> {
         let feed = self.feeds.find(namespace, room).and_then(|key| self.feeds.feeds.get(key));
-        let retained = feed.into_iter().flat_map(|feed| &feed.retained.by_change);
+        let newest = feed.and_then(of).into_iter().flat_map(|newest| &newest.by_change);
         let excepted = move |entry: &Entry| entry.target.except.iter().any(|room| self.is_in(socket, room));
-        retained.filter(move |(_, entry)| !excepted(entry)).map(|(&change, entry)| (change, entry))
+        newest.filter(move |(_, entry)| !excepted(entry)).map(|(&change, entry)| (change, entry))
     }
 
     fn retains(&self, namespace: &str, room: &str, change: u64) -> bool {

@@ -350,6 +350,7 @@ impl Shard {
         self.heartbeats.advance(now, timer_of, |session| expired.push(Timer::Heartbeat(session)));
         expired.extend(std::iter::from_fn(|| self.lobby.take_due(now)).map(Timer::Connect));
         self.wheel.advance(now, |(due, _)| Some(*due), |(_, timer)| expired.push(timer));
+        let mut drains = false;
         for timer in expired.drain(..) {
             match timer {
                 Timer::Heartbeat(session) => self.heartbeat_due(session),
@@ -360,11 +361,15 @@ impl Shard {
                 Timer::Farewell(conn) => self.farewell_due(conn),
                 Timer::Ack(socket, ack_id) => self.ack_timed_out(socket, ack_id),
                 Timer::Age(session) => self.age_due(session),
-                Timer::Drain => self.drain_due(),
+                Timer::Drain => drains = true,
                 Timer::Window(feed) => self.window_due(feed),
             }
         }
         self.expired = expired;
+        if drains {
+            // Behind the windows that have ended: who is let go has got what they held.
+            self.drain_due();
+        }
     }
 
     pub fn next_event(&mut self) -> Option<Event<'static>> {

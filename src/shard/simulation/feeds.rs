@@ -15,7 +15,7 @@ use std::sync::Arc;
 pub struct Cast {
     pub target: Rc<Target>,
     pub packet: Arc<Prepared>,
-    /// Numbers what leaves; what goes to several rooms has one number.
+    /// Numbers what is held, and what leaves; what goes to several rooms has one number.
     pub number: u64,
 }
 
@@ -91,7 +91,14 @@ impl Feeds {
             feed.holds_since = number;
         }
         feed.held.retain(|held| !cast.replaces(held));
-        feed.held.push(cast);
+        feed.held.push(Cast { number, ..cast });
+    }
+
+    /// What waits for a window to end, the oldest first.
+    pub fn held(&self) -> Vec<Cast> {
+        let mut held: Vec<Cast> = self.list.iter().flat_map(|feed| &feed.held).cloned().collect();
+        held.sort_by_key(|cast| cast.number);
+        held
     }
 
     /// Time goes on.

@@ -98,6 +98,8 @@ pub struct Oracle {
     acks: BTreeMap<u64, Ack>,
     /// What each shard holds and retains.
     feeds: Vec<Feeds>,
+    /// What windows held when time went on last, on the shard of which it did.
+    held: Vec<Cast>,
     advances: u64,
     /// For each counted broadcast, the shares that were not reported yet, and how many shards were not reached yet.
     counts: BTreeMap<u64, (Vec<usize>, u16)>,
@@ -121,6 +123,7 @@ impl Oracle {
             packets: HashMap::new(),
             acks: BTreeMap::new(),
             feeds: (0..shards).map(|_| Feeds::default()).collect(),
+            held: Vec::new(),
             advances: 0,
             counts: BTreeMap::new(),
             ends: BTreeMap::new(),
@@ -335,10 +338,13 @@ impl Oracle {
         self.advances += 1;
         let leaving = self.feeds[shard.number() as usize].advance(shard, now);
         self.send(shard, &leaving, Some(self.advances));
+        // Then it lets clients go, if it drains, before anybody hears of anything.
+        self.held = self.feeds[shard.number() as usize].held();
     }
 
     /// The shard is about to shut down.
     pub fn flush_all(&mut self, shard: &Shard) {
+        self.held.clear();
         let leaving = self.feeds[shard.number() as usize].flush_all(shard);
         self.send(shard, &leaving, None);
     }
@@ -451,7 +457,19 @@ impl Oracle {
             eprintln!("{:>7} {} leaves {}: {reason}", self.now, place.sid, place.namespace);
         }
         *self.ends.entry(reason.as_str()).or_default() += 1;
-        session.let_go |= reason == CloseReason::ServerShuttingDown;
+        if reason == CloseReason::ServerShuttingDown {
+            session.let_go = true;
+            let is_in = |room: &str| place.rooms.contains(room);
+            for Cast { target, packet, .. } in &self.held {
+                let is_for_it = *target.namespace == *place.namespace
+                    && (target.rooms.is_empty() || target.rooms.iter().any(|room| is_in(room)))
+                    && !target.except.iter().any(|room| is_in(room));
+                if is_for_it {
+                    let (_, owed) = &self.packets[&Arc::as_ptr(packet)];
+                    session.owed.push_back(Owed { since: self.now, ..owed.clone() });
+                }
+            }
+        }
         let innocent = matches!(
             reason,
             CloseReason::ForcedClose

@@ -192,6 +192,35 @@ fn what_is_held_leaves_before_the_server_does() {
 }
 
 #[test]
+fn who_is_let_go_by_a_drain_gets_what_is_held_and_who_stays_waits_for_the_window() {
+    let mut server = with(rules());
+    let all = To { rooms: &["window"], ..To::default() };
+    let members: Vec<_> = (0..200).map(|_| server.member(&["window"])).collect();
+    let excepted = server.shard.borrow().socket(members[0].1).unwrap().id.to_string();
+    server.feed(all, Some("a"), "[1]");
+    server.feed(all, Some("a"), "[2]");
+    server.feed(To { except: &[&excepted], ..all }, Some("b"), "[3]");
+    server.shard.borrow_mut().drain(10 * EVERY);
+    server.wait(EVERY / 4);
+    let mut let_go = 0;
+    for (at, (conn, _)) in members.iter().enumerate() {
+        let held: &[&str] = if at == 0 { &["42[2]"] } else { &["42[2]", "42[3]"] };
+        let heard = server.heard(*conn);
+        assert_eq!(heard[0], "42[1]");
+        if heard.last().unwrap() == "close" {
+            let_go += 1;
+            assert_eq!(&heard[1..heard.len() - 1], held);
+        } else {
+            assert_eq!(heard.len(), 1, "{heard:?}");
+        }
+    }
+    assert!((1..=10).contains(&let_go), "{let_go} of 200 after a fortieth of the time");
+    server.wait(EVERY);
+    let (stays, _) = members.iter().find(|(conn, _)| server.heard(*conn) == ["42[2]", "42[3]"]).expect("most stay");
+    assert!(server.heard(*stays).is_empty(), "once is enough");
+}
+
+#[test]
 fn nothing_is_held_where_nobody_is_and_nothing_is_kept_after_a_quiet_window() {
     let mut server = with(rules());
     server.feed(room(&["window"]), Some("a"), "[1]");
