@@ -110,7 +110,7 @@ pub struct Settings {
     /// Bytes that the kernel may hold for a connection, sent and not yet acknowledged (`SO_SNDBUF`, which Linux doubles).
     /// Default 256 KiB: two megabytes a second over a path of a tenth of a second. 0 leaves it to the kernel.
     pub send_buffer_bytes: usize,
-    /// Bytes of these that may not even have been sent (`TCP_NOTSENT_LOWAT`, Linux). Default 64 KiB: what waits there for
+    /// Bytes of these that may not even have been sent (`TCP_NOTSENT_LOWAT`, Linux). Default 16 KiB: what waits there for
     /// a peer that does not read can be neither replaced nor dropped. 0 is no limit.
     pub unsent_bytes_max: usize,
     /// How long the kernel keeps a connection whose peer acknowledges nothing, or leaves no room (`TCP_USER_TIMEOUT`,
@@ -169,7 +169,7 @@ impl Default for Settings {
             bytes_per_second_max: 0,
             accept_queue: 4096,
             send_buffer_bytes: 256 << 10,
-            unsent_bytes_max: 64 << 10,
+            unsent_bytes_max: 16 << 10,
             tcp_user_timeout: Duration::from_secs(30),
             workers: 0,
             fd_tables: FdTables::Shared,

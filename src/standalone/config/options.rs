@@ -372,7 +372,7 @@ sections! {
         ///
         /// What waits in the kernel for a peer that does not read can be neither replaced nor dropped. Less makes large
         /// messages leave in more pieces. Linux only.
-        unsent_bytes_max: usize = "64KiB", Kind::Size { min: 0, max: GIB }, Restart;
+        unsent_bytes_max: usize = "16KiB", Kind::Size { min: 0, max: GIB }, Restart;
 
         /// How long the kernel waits for a peer that acknowledges nothing or leaves no room; 0 is as long as it likes.
         ///
