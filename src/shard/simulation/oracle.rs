@@ -43,6 +43,19 @@ struct Session {
     let_go: bool,
 }
 
+impl Place {
+    fn is_in_one_of(&self, rooms: &[Box<str>]) -> bool {
+        rooms.iter().any(|room| self.rooms.contains(&**room))
+    }
+
+    /// By its namespace and its rooms.
+    fn is_meant_by(&self, target: &Target) -> bool {
+        *self.namespace == *target.namespace
+            && (target.rooms.is_empty() || self.is_in_one_of(&target.rooms))
+            && !self.is_in_one_of(&target.except)
+    }
+}
+
 impl Session {
     /// What its client must still get. An event that a later one replaces may be missing, and the later one then not.
     fn must_come(&self) -> impl Iterator<Item = &Owed> {
@@ -291,14 +304,9 @@ impl Oracle {
 
     /// The sockets of `target` on this shard, at this moment.
     pub fn members(&self, shard: &Shard, target: &Target) -> Vec<usize> {
-        let holds = |rooms: &[Box<str>], place: &Place| rooms.iter().any(|room| place.rooms.contains(&**room));
         let chosen = |&at: &usize| {
             let place = &self.places[at];
-            place.state == SocketState::Connected
-                && *place.namespace == *target.namespace
-                && (target.rooms.is_empty() || holds(&target.rooms, place))
-                && !holds(&target.except, place)
-                && shard.is_connected(place.key)
+            place.state == SocketState::Connected && place.is_meant_by(target) && shard.is_connected(place.key)
         };
         self.here[shard.number() as usize].iter().copied().filter(chosen).collect()
     }
@@ -363,7 +371,7 @@ impl Oracle {
         let mut casts: Vec<&Cast> = rooms.iter().flat_map(|room| feeds.retained(&place.namespace, *room)).collect();
         casts.sort_by_key(|cast| cast.number);
         casts.dedup_by_key(|cast| cast.number);
-        casts.retain(|cast| !cast.target.except.iter().any(|room| place.rooms.contains(&**room)));
+        casts.retain(|cast| !place.is_in_one_of(&cast.target.except));
         casts.retain(|cast| !has(feeds, cast));
         for cast in casts {
             let (_, owed) = &self.packets[&Arc::as_ptr(&cast.packet)];
@@ -459,15 +467,9 @@ impl Oracle {
         *self.ends.entry(reason.as_str()).or_default() += 1;
         if reason == CloseReason::ServerShuttingDown {
             session.let_go = true;
-            let is_in = |room: &str| place.rooms.contains(room);
-            for Cast { target, packet, .. } in &self.held {
-                let is_for_it = *target.namespace == *place.namespace
-                    && (target.rooms.is_empty() || target.rooms.iter().any(|room| is_in(room)))
-                    && !target.except.iter().any(|room| is_in(room));
-                if is_for_it {
-                    let (_, owed) = &self.packets[&Arc::as_ptr(packet)];
-                    session.owed.push_back(Owed { since: self.now, ..owed.clone() });
-                }
+            for Cast { packet, .. } in self.held.iter().filter(|cast| place.is_meant_by(&cast.target)) {
+                let (_, owed) = &self.packets[&Arc::as_ptr(packet)];
+                session.owed.push_back(Owed { since: self.now, ..owed.clone() });
             }
         }
         let innocent = matches!(
