@@ -51,6 +51,10 @@ pub struct Settings {
     /// Rooms of a namespace that retain something. One more, and the room that changed longest ago is forgotten. Default
     /// 10,000: with a hundred keys of 200 bytes in each they hold 200 MB, shared by all workers.
     pub retain_rooms_max: usize,
+    /// Bytes of what a namespace retains: packets and keys, and for what they cost beside that, 600 bytes for each event and
+    /// 1,000 for each room. Beyond it, the rooms that changed longest ago are forgotten. Default 256 MiB: a quarter of
+    /// `outboxes_bytes_max`, and room for 350,000 events of a hundred bytes.
+    pub retain_bytes_max: usize,
     /// Bytes that may wait for a session. What happens beyond that is for `policy` to say. Default 4 MiB: a second of a
     /// heavy feed; larger values let more memory wait for those who may never read it.
     pub outbox_bytes_max: usize,
@@ -149,6 +153,7 @@ impl Default for Settings {
             conflate_keys_max: 1_000,
             retain_keys_max: 1_000,
             retain_rooms_max: 10_000,
+            retain_bytes_max: 256 << 20,
             outbox_bytes_max: 4 << 20,
             outbox_watermark: 1 << 20,
             outbox_age_max: Duration::from_secs(20),
@@ -394,6 +399,7 @@ impl Settings {
         conflate_keys_max: live,
         retain_keys_max: live,
         retain_rooms_max: live,
+        retain_bytes_max: live,
         outbox_bytes_max: live,
         outbox_watermark: live,
         outbox_age_max: live,
@@ -469,6 +475,7 @@ impl Settings {
             (self.conflate_keys_max == 0, "conflate_keys_max", "at least 1"),
             (self.retain_keys_max == 0, "retain_keys_max", "at least 1"),
             (self.retain_rooms_max == 0, "retain_rooms_max", "at least 1"),
+            (self.retain_bytes_max == 0, "retain_bytes_max", "at least 1 byte"),
             (self.handshake_timeout.is_zero(), "handshake_timeout", "is longer than nothing"),
             (self.request_timeout.is_zero(), "request_timeout", "is longer than nothing"),
             (self.rooms_per_socket_max == 0, "rooms_per_socket_max", "at least 1"),
@@ -542,8 +549,9 @@ mod tests {
             Settings { conflate_keys_max: 0, ..Settings::default() },
             Settings { retain_keys_max: 0, ..Settings::default() },
             Settings { retain_rooms_max: 0, ..Settings::default() },
+            Settings { retain_bytes_max: 0, ..Settings::default() },
         ] {
-            assert_eq!(settings.check().expect_err("this is to be refused").problem, "at least 1");
+            assert!(settings.check().expect_err("this is to be refused").problem.starts_with("at least 1"));
         }
     }
 }

@@ -704,6 +704,7 @@ fn the_stats_have_what_the_page_reads() {
         "sockets",
         "rooms",
         "retained",
+        "retained_bytes",
         "deliveries",
         "broadcasts",
         "lag_bytes",

@@ -103,6 +103,8 @@ pub struct Stats {
     pub rooms: usize,
     /// Events that rooms retain, counted on each worker.
     pub retained: usize,
+    /// What they cost in bytes, as `retain_bytes_max` counts; on each worker.
+    pub retained_bytes: usize,
     /// Namespaces that have sockets, and how many.
     pub namespaces: Vec<(String, usize)>,
     /// Sessions opened.
@@ -127,7 +129,7 @@ pub struct Stats {
     pub windows_full: u64,
     /// Retained events that sockets got when they joined.
     pub caught_up: u64,
-    /// Retained events that were given up for `retain_keys_max` or `retain_rooms_max`, counted on each worker.
+    /// Retained events that were given up for `retain_keys_max`, `retain_rooms_max` or `retain_bytes_max`, counted on each worker.
     pub retained_forgotten: u64,
     /// Bytes that wait for clients that are behind, each packet counted once for each worker.
     pub waiting_bytes: usize,
@@ -203,6 +205,7 @@ impl Stats {
         self.sockets += census.sockets;
         self.rooms += census.rooms;
         self.retained += census.retained;
+        self.retained_bytes += census.retained_bytes;
         for (name, sockets) in census.namespaces {
             match self.namespaces.iter_mut().find(|(other, _)| **other == *name) {
                 Some((_, sum)) => *sum += sockets,

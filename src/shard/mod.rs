@@ -173,7 +173,7 @@ pub struct Counters {
     pub windows_full: u64,
     /// Retained events that sockets got when they joined.
     pub caught_up: u64,
-    /// Retained events that were given up for `retain_keys_max` or `retain_rooms_max`.
+    /// Retained events that were given up for `retain_keys_max`, `retain_rooms_max` or `retain_bytes_max`.
     pub retained_forgotten: u64,
     /// Bytes that left as WebSocket frames or polling payloads.
     pub bytes_out: u64,
@@ -225,6 +225,8 @@ pub struct Census {
     pub rooms: usize,
     /// Events that are retained.
     pub retained: usize,
+    /// What they cost, as `retain_bytes_max` counts.
+    pub retained_bytes: usize,
     pub namespaces: Vec<(Box<str>, usize)>,
     /// Bytes that wait longer than a turn, each packet counted once.
     pub waiting_bytes: usize,
@@ -311,12 +313,14 @@ impl Shard {
         let open = || self.sessions.iter().filter(|(_, session)| session.state == State::Open);
         let websocket = open().filter(|(_, session)| session.transport.name() == "websocket").count();
         let namespaces = || self.namespaces.iter().map(|(_, namespace)| namespace);
+        let (retained, retained_bytes) = self.feeds.retained();
         Census {
             polling: open().count() - websocket,
             websocket,
             sockets: namespaces().map(|namespace| namespace.connected.len()).sum(),
             rooms: namespaces().map(Namespace::room_count).sum(),
-            retained: self.feeds.retained(),
+            retained,
+            retained_bytes,
             namespaces: namespaces().map(|it| (it.name.clone(), it.connected.len())).collect(),
             lag_bytes: self.lag.bytes(),
             waiting_bytes: self.waiting_bytes(),

@@ -295,6 +295,7 @@ fn settings(config: &Config, bundles: &Bundles) -> Settings {
         conflate_keys_max: limits.conflate_keys_max,
         retain_keys_max: limits.retain_keys_max,
         retain_rooms_max: limits.retain_rooms_max,
+        retain_bytes_max: limits.retain_bytes_max,
         outbox_bytes_max: limits.outbox_bytes_max,
         // Of use to handlers alone, and the program has none.
         outbox_watermark: Settings::default().outbox_watermark,

@@ -3,6 +3,7 @@
 //! It is told of every event and of the time, and answers which events leave now, in their order. Who gets them is for
 //! the oracle to say.
 
+use super::super::feeds::{EVENT_BYTES, ROOM_BYTES};
 use super::super::mail::Target;
 use super::super::{Millis, Shard};
 use crate::proto::{Fate, Prepared};
@@ -46,6 +47,15 @@ struct Feed {
     holds_since: u64,
     /// When what it retains changed.
     changed: u64,
+}
+
+impl Feed {
+    /// What it costs that it retains something.
+    fn retained_bytes(&self) -> usize {
+        let key = |cast: &Cast| cast.target.key.as_deref().map_or(0, str::len);
+        let bytes = |cast: &Cast| cast.packet.websocket().len() + key(cast) + EVENT_BYTES;
+        self.retained.iter().map(bytes).sum::<usize>() + ROOM_BYTES
+    }
 }
 
 impl Feeds {
@@ -202,14 +212,23 @@ impl Feeds {
             if retained.len() > shard.settings.retain_keys_max {
                 retained.remove(0);
             }
-            let rooms = self.list.iter_mut().filter(|feed| {
-                feed.namespace == *cast.target.namespace && feed.room.is_some() && !feed.retained.is_empty()
-            });
-            let rooms: Vec<&mut Feed> = rooms.collect();
-            if rooms.len() > shard.settings.retain_rooms_max {
-                rooms.into_iter().min_by_key(|feed| feed.changed).expect("too many").retained.clear();
-            }
+            while self.forget_one(&cast.target.namespace, &shard.settings) {}
         }
+    }
+
+    /// Forgets a room, or else the oldest event for everyone, if the namespace retains too much.
+    fn forget_one(&mut self, namespace: &str, settings: &Settings) -> bool {
+        let here = self.list.iter_mut().filter(|feed| feed.namespace == namespace && !feed.retained.is_empty());
+        let (rooms, mut everyone): (Vec<&mut Feed>, Vec<_>) = here.partition(|feed| feed.room.is_some());
+        let bytes: usize = rooms.iter().chain(&everyone).map(|feed| feed.retained_bytes()).sum();
+        if rooms.len() <= settings.retain_rooms_max && bytes <= settings.retain_bytes_max {
+            return false;
+        }
+        match rooms.into_iter().min_by_key(|feed| feed.changed) {
+            Some(room) => room.retained.clear(),
+            None => drop(everyone[0].retained.remove(0)),
+        }
+        true
     }
 
     fn feed(&mut self, namespace: &str, room: Option<&str>) -> usize {

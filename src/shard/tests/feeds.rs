@@ -1,6 +1,6 @@
 //! What the rules of rooms promise: windows, and what is retained for those who join later.
 
-use super::super::feeds::{fate, whole_key};
+use super::super::feeds::{EVENT_BYTES, ROOM_BYTES, fate, whole_key};
 use super::*;
 use crate::proto::Fate;
 use crate::settings::{Feed, Policy};
@@ -381,6 +381,34 @@ fn over_the_limit_on_rooms_the_one_that_changed_longest_ago_is_forgotten() {
     server.turn();
     assert_eq!(server.heard(conn), [r#"42["retain1","a"]"#, r#"42["retain1","b"]"#]);
     assert_eq!(server.counters().retained_forgotten, 1);
+}
+
+#[test]
+fn over_the_limit_on_bytes_rooms_are_forgotten_and_at_last_what_went_to_everyone() {
+    // A frame of two bytes and `42["x"]`, and a key of one.
+    let bytes = |rooms: usize, events: usize| rooms * ROOM_BYTES + events * (2 + 7 + 1 + EVENT_BYTES);
+    let everyone = Feed { retain: true, ..Feed::default() };
+    let mut server = with(Settings { feeds: vec![everyone], retain_bytes_max: bytes(3, 3), ..Settings::default() });
+    let mut emit = |to: To<'_>, key: &str, data: &str| {
+        server.feed(to, Some(key), &format!("[\"{data}\"]"));
+        let conn = server.websocket();
+        server.say(conn, "40");
+        ["r", "s"].iter().for_each(|room| server.join(server.last_socket(), room).expect("it is allowed"));
+        server.turn();
+        let heard = server.heard(conn)[1..].join(" ");
+        (heard, server.shard.borrow().census().retained_bytes, server.counters().retained_forgotten)
+    };
+    let (r, s, everyone) = (room(&["r"]), room(&["s"]), To::default());
+    emit(r, "a", "1");
+    emit(everyone, "a", "2");
+    assert_eq!(emit(s, "a", "3"), (r#"42["2"] 42["1"] 42["3"]"#.into(), bytes(3, 3), 0));
+    assert_eq!(emit(r, "b", "4"), (r#"42["2"] 42["1"] 42["4"]"#.into(), bytes(2, 3), 1), "s changed longest ago");
+    assert_eq!(emit(everyone, "b", "5").0, r#"42["2"] 42["5"] 42["1"] 42["4"]"#, "there is room for one more");
+    assert_eq!(emit(s, "a", "6"), (r#"42["2"] 42["5"] 42["6"]"#.into(), bytes(2, 3), 3), "r is forgotten whole");
+    let large = "x".repeat(bytes(1, 1));
+    assert_eq!(emit(everyone, "a", &large).0, format!("42[\"5\"] 42[\"{large}\"]"), "it takes the place of a room");
+    assert_eq!(emit(everyone, "c", &large).0, format!("42[\"{large}\"]"), "what went to everyone goes last");
+    assert_eq!(emit(everyone, "c", &large.repeat(9)), (String::new(), 0, 7), "it does not fit by itself");
 }
 
 #[test]

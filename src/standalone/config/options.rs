@@ -407,6 +407,12 @@ sections! {
         /// ago is forgotten.
         retain_rooms_max: usize = "10000", Kind::Count { min: 1, max: COUNT_MAX }, Live;
 
+        /// How much a namespace may retain, in all of its rooms.
+        ///
+        /// Packets and keys, 600 bytes for each event, 1,000 for each room. Beyond it whole rooms are forgotten, those first
+        /// that changed longest ago, and at last what went to everyone.
+        retain_bytes_max: usize = "256MiB", Kind::Size { min: MB, max: 1024 * GIB }, Live;
+
         /// How many namespaces one session may join.
         ///
         /// Far above what applications use. Each costs a socket with its own id and rooms.

@@ -993,6 +993,7 @@ const EVERY_OPTION: &str = r#"
         conflate_keys_max = 11
         retain_keys_max = 12
         retain_rooms_max = 13
+        retain_bytes_max = "14MB"
         outbox_bytes_max = "1GiB"
         outbox_age_max = "30s"
         outboxes_bytes_max = "4GiB"
