@@ -77,7 +77,7 @@ pub use api::server::{Server, StartError};
 pub use api::socket::{
     Backlog, Conflated, Conn, Emitted, HandshakeView, JoinError, Pressure, Socket, Volatile, WithTimeout,
 };
-pub use api::{CountFuture, Counts, EmitError, Reload, Rooms, Stats};
+pub use api::{CountFuture, Counts, DispatchFuture, Dispatched, EmitError, Reload, Rooms, Stats};
 pub use error::CloseReason;
 pub use ipnet::IpNet;
 pub use settings::{

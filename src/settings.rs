@@ -68,9 +68,9 @@ pub struct Settings {
     /// each worker. Beyond that the sessions that are furthest behind are closed, until it is enough. Default 1 GiB.
     pub outboxes_bytes_max: usize,
     /// Bytes of broadcasts that a worker may have fanned out without having offered them to all of their receivers yet.
-    /// Beyond that, whoever awaits the count of a broadcast ([`emit_and_count`](crate::Broadcast::emit_and_count)) waits
-    /// until it is less. Nothing is dropped for it. Default 1 MiB: a quarter of `outbox_bytes_max`, since what piles up here
-    /// leaves for a client in one piece, and what its stream does not take becomes its backlog.
+    /// Beyond that, whoever awaits a broadcast ([`emit`](crate::Broadcast::emit)) or its count waits until it is less.
+    /// Nothing is dropped for it. Default 1 MiB: a quarter of `outbox_bytes_max`, since what piles up here leaves for a
+    /// client in one piece, and what its stream does not take becomes its backlog.
     pub lag_bytes_max: usize,
     /// Namespaces that one session may join. Default 100; each costs a socket.
     pub namespaces_per_session_max: usize,

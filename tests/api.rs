@@ -579,11 +579,12 @@ fn what_one_foreign_thread_emits_arrives_in_its_order() {
     std::thread::scope(|scope| {
         scope.spawn(|| {
             for i in 0..EMITS {
-                match i % 3 {
-                    0 => io.emit("n", &i).expect("the server runs"),
-                    1 => io.to("room").emit("n", &i).expect("the server runs"),
-                    _ => io.of("/").except("nobody").emit("n", &i).expect("the server runs"),
-                }
+                let emitted = match i % 3 {
+                    0 => io.emit("n", &i),
+                    1 => io.to("room").emit("n", &i),
+                    _ => io.of("/").except("nobody").emit("n", &i),
+                };
+                emitted.expect("the server runs");
             }
         });
     });
@@ -593,7 +594,7 @@ fn what_one_foreign_thread_emits_arrives_in_its_order() {
     // To many and to one, in turn.
     for i in 0..EMITS {
         match i % 2 {
-            0 => io.emit("s", &i).expect("the server runs"),
+            0 => drop(io.emit("s", &i).expect("the server runs")),
             _ => emit_to_all(&sockets, "s", i),
         }
     }
@@ -613,7 +614,7 @@ fn what_one_handler_emits_arrives_in_its_order_on_every_worker() {
     io.of("/").on_event("go", move |_: Socket| {
         for i in 0..EMITS {
             match i % 2 {
-                0 => handle.emit("n", &i).expect("the server runs"),
+                0 => drop(handle.emit("n", &i).expect("the server runs")),
                 _ => emit_to_all(&sockets, "n", i),
             }
         }
@@ -668,7 +669,7 @@ fn a_count_is_the_number_of_sockets_over_all_workers() {
 }
 
 #[test]
-fn whoever_awaits_a_count_waits_for_the_busiest_worker() {
+fn whoever_awaits_an_emit_waits_for_the_busiest_worker() {
     let io = Io::with_settings(settings());
     let ((is_busy, begun), (free, freed)) = (channel(), channel());
     let freed = Mutex::new(freed);
@@ -681,6 +682,11 @@ fn whoever_awaits_a_count_waits_for_the_busiest_worker() {
         let count = handle.emit_and_count("n", &());
         async move { count.expect("the server runs").await.expect("a count").sockets }
     });
+    let handle = io.clone();
+    io.of("/").on_event("wait", move |_: Socket| {
+        let emitted = handle.emit("n", &());
+        async move { emitted.expect("the server runs").await.is_ok() }
+    });
     io.of("/").on_event("echo", |_: Socket, number: u32| number);
     let server = Running::io(&io);
     let mut clients = clients_on_both_workers(&server);
@@ -689,13 +695,16 @@ fn whoever_awaits_a_count_waits_for_the_busiest_worker() {
     clients[busy].send(r#"42["be busy"]"#);
     next(&begun);
     let asker = clients.iter_mut().find(|client| client.worker() == 0).expect("at least two are there");
-    asker.send(r#"421["count"]"#);
-    asker.expect(r#"42["n"]"#);
+    for question in [r#"421["wait"]"#, r#"422["count"]"#] {
+        asker.send(question);
+        asker.expect(r#"42["n"]"#);
+    }
     for number in 0..3 {
-        asker.ask(&format!(r#"422["echo",{number}]"#), &format!("432[{number}]"));
+        asker.ask(&format!(r#"423["echo",{number}]"#), &format!("433[{number}]"));
     }
     free.send(()).expect("it waits");
-    asker.expect(&format!("431[{everyone}]"));
+    asker.expect("431[true]");
+    asker.expect(&format!("432[{everyone}]"));
 }
 
 #[test]
@@ -1096,7 +1105,7 @@ fn the_statistics_balance() {
 #[test]
 fn a_closed_server_tells_everyone_and_refuses_everything() {
     let io = Io::with_settings(settings());
-    assert_eq!(io.emit("early", &()), Err(EmitError::Closed), "it does not listen yet");
+    assert!(matches!(io.emit("early", &()), Err(EmitError::Closed)), "it does not listen yet");
     assert_eq!(block_on(io.stats()), Err(EmitError::Closed));
     let ends = ends_of(&io.of("/"));
     let (server, sockets) = with_sockets(&io);
@@ -1108,6 +1117,7 @@ fn a_closed_server_tells_everyone_and_refuses_everything() {
     let asked = clients.iter().position(|client| client.id == sockets[0].id()).expect("one of them");
     assert!(clients[asked].text().ends_with(r#"["anyone?"]"#));
 
+    let under_way = io.to("nowhere").emit("last", &()).expect("it runs");
     io.close();
     for client in &mut clients {
         client.peer.expect_close();
@@ -1122,7 +1132,8 @@ fn a_closed_server_tells_everyone_and_refuses_everything() {
     });
     next(&ended);
     assert_eq!(block_on(waiting), Err(AckError::Disconnected));
-    assert_eq!(io.emit("late", &()), Err(EmitError::Closed));
+    assert_eq!(block_on(under_way.into_future()), Err(EmitError::Closed), "nobody is left to write it");
+    assert!(matches!(io.emit("late", &()), Err(EmitError::Closed)));
     assert_eq!(io.to("room").sockets_join("other"), Err(EmitError::Closed));
     assert!(matches!(io.emit_and_count("late", &()), Err(EmitError::Closed)));
     assert_eq!(sockets[0].emit("late", &()), Err(EmitError::Closed));
@@ -1237,7 +1248,7 @@ fn who_does_not_read_is_cut_off_when_the_time_is_over() {
     let clients: Vec<_> = (0..3).map(|_| Client::connect(&server)).collect();
     // More than the kernel takes for a client that does not read, and less than a slow client is closed for.
     let large = "x".repeat(200_000);
-    (0..OUTBOX_MAX / large.len() - 1).for_each(|_| io.emit("large", &large).expect("it runs"));
+    (0..OUTBOX_MAX / large.len() - 1).for_each(|_| drop(io.emit("large", &large).expect("it runs")));
     io.drain(Duration::from_millis(1));
     assert_eq!(server.into_server().wait().cut_off, 3);
     drop(clients);

@@ -3,7 +3,7 @@
 use super::args;
 use super::io::Io;
 use super::socket::Socket;
-use super::{CountFuture, EmitError};
+use super::{CountFuture, Dispatched, EmitError};
 use crate::proto::{Fate, Prepared, socketio};
 use crate::settings::Settings;
 use crate::shard::feeds;
@@ -131,40 +131,42 @@ impl Broadcast {
 
     /// Emits an event to the target. A tuple is several arguments; see [`args`](crate::args).
     ///
-    /// It is encoded once and queued; it leaves with the current turn of each worker. What one thread
-    /// emits, to one socket or to many, reaches each receiver in the order in which it was emitted.
+    /// It is encoded once and queued; it leaves with the current turn of each worker, whether or not anybody awaits what
+    /// this returns. What one thread emits, to one socket or to many, reaches each receiver in the order in which it was
+    /// emitted.
     ///
-    /// # Errors
-    ///
-    /// [`EmitError::Encode`] for arguments that have no JSON form or an event name that is reserved.
-    /// [`EmitError::Closed`] before the server listens and after it has closed.
-    pub fn emit<T: Serialize + ?Sized>(self, event: &str, args: &T) -> Result<(), EmitError> {
-        let (io, target, packet) = self.prepare(event, args)?;
-        io.on_any_shard(move |shard| shard.broadcast(&target, &packet, None))
-    }
-
-    /// Emits, and counts the sockets that it was queued for, over all workers. It is on its way when this returns,
-    /// whether or not the count is awaited.
-    ///
-    /// To await the count is the way to wait for a server that is behind: it comes when every worker has queued the packet,
-    /// and where a worker has begun more than it can write, only when that is less again
-    /// ([`lag_bytes_max`](crate::Settings::lag_bytes_max)). So a loop that awaits each count cannot fill the memory, however
-    /// fast it is. A client that reads slowly makes nobody wait.
+    /// To await it is the way to wait for a server that is behind; see [`Dispatched`].
     ///
     /// ```no_run
     /// # async fn example(io: fanfare::Io, prices: impl Iterator<Item = u32>) -> Result<(), fanfare::EmitError> {
     /// for price in prices {
-    ///     io.to("ticker").emit_and_count("price", &price)?.await?;
+    ///     io.to("ticker").emit("price", &price)?.await?;
     /// }
     /// # Ok(()) }
     /// ```
     ///
     /// # Errors
     ///
+    /// [`EmitError::Encode`] for arguments that have no JSON form or an event name that is reserved.
+    /// [`EmitError::Closed`] before the server listens and after it has closed.
+    pub fn emit<T: Serialize + ?Sized>(self, event: &str, args: &T) -> Result<Dispatched, EmitError> {
+        let (io, target, packet) = self.prepare(event, args)?;
+        io.on_any_shard(move |shard| shard.broadcast(&target, &packet, None))?;
+        Ok(Dispatched(io))
+    }
+
+    /// Emits, and counts the sockets that it was queued for, over all workers. It is on its way when this returns,
+    /// whether or not the count is awaited.
+    ///
+    /// The count comes when every worker has queued the packet, and from a worker that is behind only when that is less
+    /// again, as with [`Dispatched`].
+    ///
+    /// # Errors
+    ///
     /// As [`emit`](Self::emit).
     pub fn emit_and_count<T: Serialize + ?Sized>(self, event: &str, args: &T) -> Result<CountFuture, EmitError> {
         let (io, target, packet) = self.prepare(event, args)?;
-        io.broadcast_counted(target, packet)
+        io.counted(move |shard, token| shard.broadcast(&target, &packet, Some(token)))
     }
 
     fn prepare<T: Serialize + ?Sized>(

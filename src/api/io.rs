@@ -4,11 +4,9 @@ use super::broadcast::{Broadcast, Rooms};
 use super::handler::SocketHandler;
 use super::namespace::{Behaviour, Namespace, Registry};
 use super::server::{self, Server, StartError};
-use super::{CountFuture, EmitError, Reload, local};
-use crate::proto::Prepared;
+use super::{CountFuture, Dispatched, EmitError, Reload, local};
 use crate::settings::{Settings, SettingsError};
 use crate::shard::Shard;
-use crate::shard::mail::Target;
 use crate::worker::admission::Admission;
 use crate::worker::here;
 use crate::worker::mailbox::{Mailbox, Post};
@@ -184,7 +182,7 @@ impl Io {
     }
 
     /// Emits to every socket of the main namespace. See [`Broadcast::emit`].
-    pub fn emit<T: Serialize + ?Sized>(&self, event: &str, args: &T) -> Result<(), EmitError> {
+    pub fn emit<T: Serialize + ?Sized>(&self, event: &str, args: &T) -> Result<Dispatched, EmitError> {
         self.everyone().emit(event, args)
     }
 
@@ -348,13 +346,10 @@ impl Io {
         self.on_shard(self.home()?, act)
     }
 
-    pub(crate) fn broadcast_counted(
-        &self,
-        target: Arc<Target>,
-        packet: Arc<Prepared>,
-    ) -> Result<CountFuture, EmitError> {
+    /// Acts on this thread's shard at once, or on any other soon, with the token of a count that somebody waits for.
+    pub(crate) fn counted(&self, act: impl FnOnce(&mut Shard, u64) + Send + 'static) -> Result<CountFuture, EmitError> {
         let (sender, receiver) = oneshot::channel();
-        self.on_any_shard(move |shard| shard.broadcast(&target, &packet, Some(local::expect_counts(sender))))?;
+        self.on_any_shard(move |shard| act(shard, local::expect_counts(sender)))?;
         Ok(CountFuture(receiver))
     }
 

@@ -53,6 +53,39 @@ impl std::fmt::Display for EmitError {
 
 impl std::error::Error for EmitError {}
 
+/// An event that is on its way. To be awaited by those who can emit faster than the server can write; who does not await
+/// it pays nothing for it.
+///
+/// It resolves when every worker has queued what this thread emitted before, and where a worker has begun more than it can
+/// write, only when that is less again ([`lag_bytes_max`](crate::Settings::lag_bytes_max)). So a loop that awaits each emit
+/// cannot fill the memory, however fast it is. A client that reads slowly makes nobody wait. It fails if the server ends
+/// before.
+#[derive(Debug)]
+pub struct Dispatched(pub(crate) io::Io);
+
+impl IntoFuture for Dispatched {
+    type Output = Result<(), EmitError>;
+    type IntoFuture = DispatchFuture;
+
+    fn into_future(self) -> DispatchFuture {
+        DispatchFuture(self.0.counted(|shard, token| shard.mark(token)))
+    }
+}
+
+/// What [`Dispatched`] becomes when it is awaited.
+pub struct DispatchFuture(Result<CountFuture, EmitError>);
+
+impl Future for DispatchFuture {
+    type Output = Result<(), EmitError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match &mut self.0 {
+            Ok(count) => Pin::new(count).poll(cx).map_ok(drop),
+            Err(error) => Poll::Ready(Err(error.clone())),
+        }
+    }
+}
+
 /// What became of a broadcast, once every worker has said so; see
 /// [`Broadcast::emit_and_count`](crate::Broadcast::emit_and_count).
 #[must_use = "whoever does not want the count calls `emit`"]

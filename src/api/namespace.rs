@@ -12,7 +12,7 @@ use super::handler::{
 };
 use super::io::Io;
 use super::socket::Socket;
-use super::{CountFuture, EmitError};
+use super::{CountFuture, Dispatched, EmitError};
 use serde::Serialize;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -136,7 +136,7 @@ impl Namespace {
     }
 
     /// Emits to every socket of the namespace. See [`Broadcast::emit`].
-    pub fn emit<T: Serialize + ?Sized>(&self, event: &str, args: &T) -> Result<(), EmitError> {
+    pub fn emit<T: Serialize + ?Sized>(&self, event: &str, args: &T) -> Result<Dispatched, EmitError> {
         self.everyone().emit(event, args)
     }
 

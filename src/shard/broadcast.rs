@@ -27,6 +27,14 @@ impl Shard {
         }
     }
 
+    /// Marks this place in the order of the broadcasts. `Event::Counted` follows once from each shard, as for a broadcast
+    /// that reaches nobody.
+    pub fn mark(&mut self, token: u64) {
+        let count = Count { shard: self.number, token };
+        self.post_all(|| Mail::Mark { count });
+        self.report(count, Counts::default());
+    }
+
     /// One packet to the target's sockets on this shard.
     pub fn fan_out(&mut self, target: &Target, packet: &Arc<Prepared>) -> Counts {
         let Some(&slot) = self.namespace_slots.get(&target.namespace) else { return Counts::default() };
@@ -112,6 +120,7 @@ impl Shard {
                     self.report(count, counts);
                 }
             }
+            Mail::Mark { count } => self.report(count, Counts::default()),
             Mail::Counted { token, counts } => self.events.push_back(Event::Counted { token, counts }),
             Mail::Join { target, rooms } => self.join_matching(&target, &rooms),
             Mail::Leave { target, rooms } => self.leave_matching(&target, &rooms),

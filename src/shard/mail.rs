@@ -37,7 +37,11 @@ pub enum Mail {
         packet: Arc<Prepared>,
         count: Option<Count>,
     },
-    /// What became of a broadcast on one shard.
+    /// A mark behind what was emitted before: it is sent back like the count of a broadcast.
+    Mark {
+        count: Count,
+    },
+    /// What became of a broadcast on one shard, or that a mark was reached.
     Counted {
         token: u64,
         counts: Counts,

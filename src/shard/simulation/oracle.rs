@@ -317,9 +317,7 @@ impl Oracle {
         let concerned = self.send(shard, &leaving, None);
         if let Some(token) = token {
             let share = if held { shard.member_count(target) } else { self.members(shard, target).len() };
-            let (shares, shards) = self.counts.get_mut(&token).expect("it was announced");
-            shares.push(share);
-            *shards -= 1;
+            self.share(token, share);
         }
         concerned
     }
@@ -382,6 +380,13 @@ impl Oracle {
 
     pub fn count(&mut self, token: u64, shards: u16) {
         self.counts.insert(token, (Vec::new(), shards));
+    }
+
+    /// One shard's share of a count, as it is to be reported.
+    pub fn share(&mut self, token: u64, sockets: usize) {
+        let (shares, shards) = self.counts.get_mut(&token).expect("it was announced");
+        shares.push(sockets);
+        *shards -= 1;
     }
 
     pub fn counted(&mut self, token: u64, sockets: usize) {

@@ -314,6 +314,7 @@ impl World {
             Mail::Leave { target, rooms } => oracle.left_by(shard, target, rooms),
             Mail::Disconnect { target, close } => oracle.disconnected_by(shard, target, *close),
             Mail::Forget { target } => return Some(oracle.forget(shard, target)),
+            Mail::Mark { count } => oracle.share(count.token, 0),
             Mail::Request { .. } | Mail::Abandoned { .. } | Mail::Answer { .. } | Mail::Counted { .. } => {}
         }
         None
