@@ -1446,3 +1446,24 @@ fn a_closed_engine_tells_its_sessions() {
         drop(client);
     });
 }
+
+#[test]
+fn a_drained_engine_lets_its_sessions_go() {
+    let (engine, opens, closes) = echo_engine();
+    let server = Running::engine(engine);
+    let target = "/engine.io/?EIO=4&transport=websocket";
+    let mut clients: Vec<_> = (0..3).map(|_| Client::open_at(&server, target, &[])).collect();
+    clients.iter().for_each(|_| next(&opens).send(Message::Text("last".into())));
+    let server = server.into_server();
+    std::thread::scope(|scope| {
+        let drained = scope.spawn(|| server.drain(Duration::from_millis(30)));
+        for client in &mut clients {
+            client.expect("4last");
+            client.peer.expect_close();
+            assert_eq!(next(&closes).1, CloseReason::ServerShuttingDown);
+        }
+        drop(clients);
+        let stats = drained.join().expect("it ends");
+        assert_eq!((stats.let_go, stats.cut_off), (3, 0));
+    });
+}

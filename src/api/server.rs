@@ -18,6 +18,7 @@ use std::future::poll_fn;
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// A running server. Dropping it does not end it.
 pub struct Server {
@@ -54,6 +55,15 @@ impl Server {
     /// Closes the server, as [`Io::close`] does, and waits for the end. Blocks the thread.
     pub fn close(self) -> Stats {
         server::shut_down(&self.mailboxes);
+        self.wait()
+    }
+
+    /// Lets the clients go over this time, as [`Io::drain`] does, and waits for the end. Blocks the thread.
+    pub fn drain(self, over: Duration) -> Stats {
+        if over.is_zero() {
+            return self.close();
+        }
+        server::drain(&self.mailboxes, over);
         self.wait()
     }
 }

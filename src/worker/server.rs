@@ -24,7 +24,7 @@ use std::rc::Rc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
 
@@ -320,8 +320,15 @@ impl Workers {
 
 /// Tells every worker to take nobody in, to close everybody, and to end.
 pub fn shut_down(mailboxes: &[Mailbox]) {
-    // A worker that has ended already needs no telling.
-    for mailbox in mailboxes {
-        let _ = mailbox.post(Post::ShutDown);
-    }
+    tell(mailboxes, || Post::ShutDown);
+}
+
+/// Tells every worker to take nobody in, to let everybody go over this time, and to end.
+pub fn drain(mailboxes: &[Mailbox], over: Duration) {
+    tell(mailboxes, || Post::Drain(over));
+}
+
+/// A worker that has ended already needs no telling.
+fn tell(mailboxes: &[Mailbox], post: impl Fn() -> Post) {
+    mailboxes.iter().for_each(|mailbox| _ = mailbox.post(post()));
 }
