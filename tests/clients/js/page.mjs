@@ -63,6 +63,17 @@ describe("the page", () => {
     await clientsShown(page, 0);
   });
 
+  it("says that the server drains, and how many are left", async (t) => {
+    const page = await open(t);
+    await page.route("**/api/stats", async (route) => {
+      const response = await route.fetch();
+      await route.fulfill({ response, json: { ...await response.json(), draining: true, draining_left: 1 } });
+    });
+    await page.locator('#status[data-state="draining"]', { hasText: "draining, 1 client left" }).waitFor();
+    await page.unroute("**/api/stats");
+    await page.locator('#status[data-state="live"]', { hasText: "live" }).waitFor();
+  });
+
   it("publishes to a room, and a watcher in the same page and a Node client receive it", async (t) => {
     const page = await open(t);
     const socket = await client(t, "websocket", "gate 7 north");
