@@ -379,9 +379,8 @@ macro_rules! reloads {
 
 impl Settings {
     // A live session was told the heartbeat and the largest payload at its handshake, and its requests go to a path by a
-    // transport: those stay. So does
-    // what workers and listeners were made with, and what is decided where a packet is encoded. Everything else is read
-    // where it is applied.
+    // transport: those stay. So does what workers and listeners were made with, and what is decided where a packet is
+    // encoded. Everything else is read where it is applied.
     reloads! {
         path: restart,
         add_trailing_slash: restart,
