@@ -249,7 +249,7 @@ impl Socket {
             Err(error) => return AckFuture::failed(AckError::Encode(error)),
         };
         let (sender, receiver) = oneshot::channel();
-        let timeout_ms = timeout.map(|timeout| timeout.as_millis() as u64);
+        let timeout_ms = timeout.map(|timeout| u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX));
         let namespace = Arc::clone(&self.0.place.namespace);
         let done = self.act(move |shard, key| {
             let token = local::expect_ack(sender);

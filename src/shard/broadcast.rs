@@ -290,7 +290,7 @@ fn is_ready(session: &Session) -> bool {
 }
 
 /// Whether what is queued would leave.
-fn is_listening(session: &Session) -> bool {
+pub(super) fn is_listening(session: &Session) -> bool {
     match session.transport {
         Transport::Polling { poll } => poll.is_some(),
         Transport::WebSocket { blocked, .. } => !blocked,

@@ -23,7 +23,7 @@ use super::lanes::Queued;
 use super::mail::{Data, Ending, Event, Exchange, Mail, Reply, Request};
 use super::rates::{self, OverLimit, Rates};
 use super::session::{Conn, Handshake, Heartbeat, HeartbeatState, LastWord, Role, Session, State, Transport};
-use super::wheel::{Millis, TICK_MS};
+use super::wheel::{Millis, TICK_MS, millis};
 use super::{Carries, Shard, Timer};
 use crate::error::{CloseReason, Refusal, close_code};
 use crate::proto::websocket::{self, Item, Opcode};
@@ -33,7 +33,6 @@ use bytes::Bytes;
 use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::sync::{Arc, LazyLock};
-use std::time::Duration;
 
 /// How long a closed polling session waits at most for a poll that takes its last words, as in the reference.
 const LINGER_MS: Millis = 30_000;
@@ -51,10 +50,6 @@ static PROBE_PONG: LazyLock<Prepared> = LazyLock::new(|| engineio::pong("probe")
 static CLOSE: &str = "1";
 static NOOP: &str = "6";
 static NOOP_AND_CLOSE: &str = "6\x1e1";
-
-pub(super) fn millis(duration: Duration) -> Millis {
-    duration.as_millis() as Millis
-}
 
 impl Shard {
     // ---- how sessions begin
@@ -517,6 +512,7 @@ impl Shard {
             self.answer(poll, CLOSE);
         }
         if !self.sessions.get(key).expect("just found").outbox.is_empty() {
+            self.freshen(key);
             self.mark_dirty(key);
         }
     }

@@ -432,9 +432,9 @@ impl Shard {
         let mut forgotten = 0;
         self.feeds.change_retained(feed, changed, |retained| {
             retained.put(change, key, target, packet);
-            if retained.len() > self.settings.retain_keys_max {
+            while retained.len() > self.settings.retain_keys_max {
                 retained.remove_oldest();
-                forgotten = 1;
+                forgotten += 1;
             }
         });
         let (rooms_max, bytes_max) = (self.settings.retain_rooms_max, self.settings.retain_bytes_max);

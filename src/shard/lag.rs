@@ -16,10 +16,15 @@
 //! A lane is first in, first out, so a broadcast is done when the lane has come to its mark: one number for each
 //! broadcast, and nothing for a receiver. A wide one may have receivers in both lanes, so it has a mark in each.
 //!
+//! Large packets leave one at a time, and a session that has more of them comes round again. What it has not been offered
+//! by then is behind too, and the most that any session has is what counts. A session whose stream has refused some of
+//! its backlog is not among them: it is the client that is behind.
+//!
 //! The road not taken is to count the packets that are queued and not written. What waits for slow clients is among
 //! them, and these must not delay anybody.
 //!
-//! Invariants: marks rise; `bytes` is the sum of the broadcasts' bytes. Once settled, an empty lane is behind with nothing.
+//! Invariants: marks rise, and the bytes of `rests` fall; `bytes` is the sum of the broadcasts' bytes. Once settled, an
+//!             empty lane is behind with nothing.
 //! Limits:     `lag_bytes_max` (Settings). It holds back counts, and with them who waits for them, never a packet.
 
 use super::lanes::{Lane, Lanes};
@@ -33,6 +38,9 @@ const PACKET_BYTES: usize = 256;
 pub struct Lag {
     swift: Behind,
     wide: Behind,
+    /// What sessions have come round with again, and where they then stood in the wide lane. The bytes fall: who comes
+    /// before one with more changes nothing.
+    rests: VecDeque<(u64, usize)>,
 }
 
 /// The broadcasts that one lane has not come to the end of.
@@ -53,16 +61,31 @@ impl Lag {
         }
     }
 
+    /// A session has been listed in the wide lane again, with so many bytes that it has not been offered.
+    pub fn go_on<K>(&mut self, bytes: usize, lanes: &Lanes<K>) {
+        if bytes == 0 {
+            return;
+        }
+        while self.rests.back().is_some_and(|&(_, less)| less <= bytes) {
+            self.rests.pop_back();
+        }
+        self.rests.push_back((lanes.listed(Lane::Wide), bytes));
+    }
+
     /// Forgets the broadcasts that have been offered to all of their receivers. To be called after writing.
     pub fn settle<K>(&mut self, lanes: &Lanes<K>) {
         self.swift.settle(lanes.taken(Lane::Swift));
         self.wide.settle(lanes.taken(Lane::Wide));
+        while self.rests.front().is_some_and(|&(mark, _)| mark <= lanes.taken(Lane::Wide)) {
+            self.rests.pop_front();
+        }
     }
 
     /// Bytes of the packets that wait for this shard's writes.
     pub fn bytes(&self) -> usize {
-        // What is in both is one packet.
-        self.swift.bytes.max(self.wide.bytes)
+        // What is in both is one packet, and what one session comes round with others have as well.
+        let rest = self.rests.front().map_or(0, |&(_, bytes)| bytes);
+        self.swift.bytes.max(self.wide.bytes).max(rest)
     }
 }
 

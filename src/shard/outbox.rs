@@ -49,6 +49,8 @@ struct Backlog {
     /// How many bytes the last search for replaced packets has left, and whether nothing has come since.
     conflated: usize,
     searched: bool,
+    /// Whether the stream has refused some of it, or there was no poll: then it is the client that is behind, not we.
+    refused: bool,
 }
 
 /// What was dropped, in packets, by fate.
@@ -75,6 +77,22 @@ impl Outbox {
     /// Bytes in the backlog, as WebSocket frames. The run is not counted.
     pub fn backlog_bytes(&self) -> usize {
         self.backlog.as_ref().map_or(0, |backlog| backlog.bytes)
+    }
+
+    /// The client does not take what waits.
+    pub fn refuse(&mut self) {
+        if let Some(backlog) = &mut self.backlog {
+            backlog.refused = true;
+        }
+    }
+
+    pub fn is_refused(&self) -> bool {
+        self.backlog.as_ref().is_some_and(|backlog| backlog.refused)
+    }
+
+    /// Bytes that wait for our own writes and for nothing else.
+    pub fn unoffered_bytes(&self) -> usize {
+        if self.is_refused() { 0 } else { self.backlog_bytes() }
     }
 
     pub fn has_backlog(&self) -> bool {
@@ -153,17 +171,17 @@ impl Outbox {
         backlog.offset == 0 || ends.take_while(|&end| end <= backlog.offset).last() == Some(backlog.offset)
     }
 
-    /// Drops what may be dropped: what is too old, what newer packets have replaced, and then as much as is too much.
+    /// Drops what may be dropped: what newer packets have replaced, what is too old, and then as much as is too much.
     /// What is left may still be more than the bounds allow.
     pub fn relieve(&mut self, chains: &mut Chains, bounds: Bounds) -> Relief {
         let mut relief = Relief::default();
         let Some(backlog) = self.backlog.as_mut() else { return relief };
-        if backlog.fates.oldest {
-            relief.oldest = backlog.drop_oldest(chains, bounds);
-        }
         let many = backlog.bytes >= CONFLATE_BYTES_MIN.max(2 * backlog.conflated);
         if backlog.fates.conflated && (many || backlog.bytes > bounds.bytes_max) {
             relief.conflated = backlog.conflate(chains);
+        }
+        if backlog.fates.oldest {
+            relief.oldest = backlog.drop_oldest(chains, bounds);
         }
         if backlog.fates.newest && backlog.bytes > bounds.bytes_max {
             relief.newest = backlog.drop_newest(chains, bounds);
@@ -256,16 +274,21 @@ impl Backlog {
         let mut stay = Vec::new();
         while let Some(span) = self.spans.front() {
             let first = chains.first(span);
-            if self.bytes <= bounds.bytes_max && first.since >= bounds.since_min {
+            let mut excess = self.bytes.saturating_sub(bounds.bytes_max);
+            let late = first.since < bounds.since_min;
+            if excess == 0 && !late {
                 break;
             }
             let len = first.wire.len();
-            if first.fates == only_oldest {
+            if first.fates == only_oldest && (late || excess >= len) {
                 dropped += first.packets.len() as u64;
                 self.bytes -= len;
             } else {
-                let (go, rest): (Vec<_>, Vec<_>) =
-                    items(first).partition(|item| *item.packet.fate() == Fate::DroppedOldest);
+                let (go, rest): (Vec<_>, Vec<_>) = items(first).partition(|item| {
+                    let goes = (late || excess > 0) && *item.packet.fate() == Fate::DroppedOldest;
+                    excess = excess.saturating_sub(if goes { item.bytes() } else { 0 });
+                    goes
+                });
                 dropped += go.len() as u64;
                 self.bytes -= go.iter().map(Item::bytes).sum::<usize>();
                 stay.extend(rest);
@@ -369,7 +392,7 @@ fn pieces(items: Vec<Item>) -> Vec<Segment> {
         let (mut age, mut eldest, mut bytes) = (first.age(), first.since, first.bytes());
         let mut packets = vec![first.packet];
         while let Some(item) = items.next_if(|item| {
-            let same_age = age.is_none() || item.age().is_none() || item.age() == age;
+            let same_age = item.age().is_none_or(|since| since == age.unwrap_or(eldest));
             same_age && bytes + item.bytes() <= (packets.len() + 1) * LAID_OUT_BYTES_MAX
         }) {
             age = age.or(item.age());

@@ -12,13 +12,17 @@
 //! | `outbox_watermark` | a session | tell the application, and again when it is half of that |
 
 use super::arena::Key;
-use super::engine::millis;
+use super::broadcast::is_listening;
 use super::mail::Event;
 use super::outbox::Bounds;
-use super::session::{Session, State, Transport};
+use super::session::{Session, State};
 use super::sockets::{Socket, SocketState};
+use super::wheel::millis;
 use super::{Millis, Shard, Timer};
 use crate::error::CloseReason;
+
+/// How long a backlog that is too old may be offered to a stream that can be written to, or to a poll.
+const OFFERED_MS: Millis = 10;
 
 impl Shard {
     fn bounds(&self) -> Bounds {
@@ -29,6 +33,7 @@ impl Shard {
     /// To be called for a session that has a backlog and cannot be written to.
     pub(super) fn hold_to_limits(&mut self, key: Key<Session>) {
         let bounds = self.bounds();
+        self.sessions.get_mut(key).expect("the caller has it").outbox.refuse();
         self.relieve(key, bounds);
         let session = self.sessions.get_mut(key).expect("the caller has it");
         if session.outbox.backlog_bytes() > bounds.bytes_max {
@@ -37,7 +42,7 @@ impl Shard {
         self.gauge(key);
         let session = self.sessions.get_mut(key).expect("the caller has it");
         if !session.outbox.aging && session.outbox.has_backlog() {
-            self.watch_age(key, None);
+            self.watch_age(key, self.now + millis(self.settings.outbox_age_max));
         }
     }
 
@@ -61,6 +66,7 @@ impl Shard {
         self.relieve(key, Bounds { bytes_max: usize::MAX, ..self.bounds() });
         let session = self.sessions.get_mut(key).expect("the caller has it");
         self.counters.conflated += session.outbox.conflate(&mut self.chains);
+        self.gauge(key);
     }
 
     fn relieve(&mut self, key: Key<Session>, bounds: Bounds) {
@@ -81,25 +87,40 @@ impl Shard {
         let bounds = self.bounds();
         self.relieve(key, bounds);
         let session = self.sessions.get_mut(key).expect("just found");
-        let ours = matches!(session.transport, Transport::WebSocket { blocked: false, .. });
+        let is_late = |since: Option<Millis>| since.is_some_and(|since| since < bounds.since_min);
+        let (listening, refused) = (is_listening(session), session.outbox.is_refused());
         let kept = session.outbox.kept_since(&self.chains);
         let droppable = session.outbox.droppable_since(&self.chains);
-        if kept.is_some_and(|since| since < bounds.since_min) && !ours {
+        if is_late(kept) && !listening {
             self.counters.evicted_late += 1;
             return self.evict(key);
         }
-        if session.outbox.has_backlog() {
-            let first = kept.into_iter().chain(droppable).min();
-            self.watch_age(key, first.filter(|_| !ours));
+        self.gauge(key);
+        if kept.is_none() && droppable.is_none() {
+            return;
         }
+        let age_max = millis(self.settings.outbox_age_max);
+        let due = match kept {
+            // It is being offered. If it is refused once more, that is soon enough to see it.
+            Some(_) if is_late(kept) && refused => self.now + OFFERED_MS,
+            // It waits for our own writes, which is not to be held against the client.
+            _ if !refused => self.now + age_max,
+            _ => kept.into_iter().chain(droppable).min().expect("one of them waits") + age_max,
+        };
+        self.watch_age(key, due);
     }
 
-    /// Has the backlog looked at again as soon as what waits `since` then is too old; what comes from now on, later.
-    fn watch_age(&mut self, key: Key<Session>, since: Option<Millis>) {
-        let session = self.sessions.get_mut(key).expect("the caller has it");
-        session.outbox.aging = true;
-        let due = since.unwrap_or(self.now) + millis(self.settings.outbox_age_max) + 1;
-        self.wake_at(due, Timer::Age(key));
+    /// Has a backlog looked at again.
+    fn watch_age(&mut self, key: Key<Session>, due: Millis) {
+        self.sessions.get_mut(key).expect("the caller has it").outbox.aging = true;
+        self.wake_at(due + 1, Timer::Age(key));
+    }
+
+    /// The age from which on nothing may wait any longer is another one: entries of the wheel go by the old one.
+    pub(super) fn review_ages(&mut self) {
+        let aging = self.sessions.iter().filter(|(_, session)| session.outbox.aging);
+        let aging: Vec<Key<Session>> = aging.map(|(key, _)| key).collect();
+        aging.into_iter().for_each(|key| self.wake_at(self.now, Timer::Age(key)));
     }
 
     fn evict(&mut self, key: Key<Session>) {

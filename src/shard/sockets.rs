@@ -11,6 +11,7 @@ use super::mail::{Acked, Event};
 use super::rooms::{Memberships, Namespace};
 use super::session::{Session, State};
 use super::slack::Slack as _;
+use super::wheel::FOREVER;
 use super::{Shard, Timer};
 use crate::error::CloseReason;
 use crate::proto::{Id, Prepared, socketio};
@@ -180,7 +181,7 @@ impl Shard {
         socket.next_ack_id = socket.next_ack_id.wrapping_add(1);
         socket.acks.get_or_insert_default().insert(ack_id, token);
         if let Some(timeout) = timeout_ms {
-            self.wake_at(self.now + timeout, Timer::Ack(key, ack_id));
+            self.wake_at(self.now + timeout.min(FOREVER), Timer::Ack(key, ack_id));
         }
         Ok(u64::from(ack_id))
     }

@@ -509,6 +509,16 @@ fn an_answer_to_connect_that_comes_too_late_does_nothing() {
 }
 
 #[test]
+fn an_ack_that_may_take_for_ever_is_waited_for() {
+    let mut server = server();
+    let (_, socket) = server.joined();
+    server.wait(10);
+    server.shard.borrow_mut().expect_ack(socket, 1, Some(Millis::MAX)).unwrap();
+    server.wait(10);
+    assert!(server.app.acks.take().is_empty());
+}
+
+#[test]
 fn an_ack_ends_exactly_once_whichever_way() {
     let mut server = server();
     let (conn, socket) = server.joined();

@@ -12,9 +12,18 @@
 //! Limits:     deadlines are rounded up to [`TICK_MS`]; one more than a turn of the wheel away just goes round again.
 
 use super::slack::Slack as _;
+use std::time::Duration;
 
 /// Milliseconds since the shard's start.
 pub type Millis = u64;
+
+/// A time to wait that never ends, but that can be added to any moment: 139 years.
+pub const FOREVER: Millis = 1 << 42;
+
+/// A time to wait, which may be [`Duration::MAX`].
+pub fn millis(duration: Duration) -> Millis {
+    Millis::try_from(duration.as_millis()).unwrap_or(FOREVER).min(FOREVER)
+}
 
 /// Length of one slot.
 pub const TICK_MS: u64 = 1;

@@ -41,7 +41,7 @@ impl Shard {
                 self.on_sent(key, conn, sent);
             }
         }
-        self.write_leaving(wire);
+        self.write_leaving(wire, budget);
     }
 
     /// Decides what a dirty session needs: the conn to write to, if any.
@@ -119,6 +119,7 @@ impl Shard {
             if !session.outbox.is_empty() {
                 // The next segment of a backlog: the stream takes it, but others may be owed something small.
                 self.lanes.add(key, &mut session.queued, Lane::Wide);
+                self.lag.go_on(session.outbox.unoffered_bytes(), &self.lanes);
             }
             self.gauge(key);
         }
@@ -148,8 +149,8 @@ impl Shard {
         }
     }
 
-    fn write_leaving(&mut self, wire: &mut impl Wire) {
-        for _ in 0..self.leaving.len() {
+    fn write_leaving(&mut self, wire: &mut impl Wire, budget: usize) {
+        for _ in 0..self.leaving.len().min(budget) {
             let key = self.leaving.pop_front().expect("counted");
             let Some(Conn { role: Role::Leaving(Some(left)), evicted, .. }) = self.conns.get_mut(key) else { continue };
             let evicted = *evicted;

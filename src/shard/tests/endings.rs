@@ -234,3 +234,18 @@ fn a_server_that_shuts_down_lets_nobody_in() {
     assert!(server.shard.borrow_mut().open_websocket(handshake()).is_err());
     assert_eq!(server.sessions(), 0);
 }
+
+#[test]
+fn a_crowd_that_is_closed_at_once_is_told_within_the_budget_of_each_turn() {
+    let mut server = server();
+    let conns: Vec<_> = (0..100).map(|_| server.joined().0).collect();
+    server.shard.borrow_mut().disconnect_sockets(&Arc::new(everyone()), true);
+    drive::hear_out(&server.shard, &server.app);
+    server.shard.borrow_mut().write(&mut server.pipes, 10);
+    let told = conns.iter().filter(|conn| server.pipes.bytes.contains_key(conn)).count();
+    assert_eq!(told, 10);
+    while server.shard.borrow().has_work() {
+        server.turn();
+    }
+    assert!(conns.iter().all(|&conn| server.heard(conn).last().is_some_and(|last| last == "close")));
+}

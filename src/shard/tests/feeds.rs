@@ -370,6 +370,16 @@ fn over_the_limit_on_keys_the_one_that_changed_longest_ago_is_forgotten() {
 }
 
 #[test]
+fn a_lower_limit_on_keys_holds_when_the_room_changes_next() {
+    let mut server = with(Settings { retain_keys_max: 100, ..rules() });
+    (0..100).for_each(|number| _ = server.feed(room(&["retain"]), Some(&format!("{number}")), "[1]"));
+    server.shard.borrow_mut().set_settings(Arc::new(Settings { retain_keys_max: 10, ..rules() }));
+    server.feed(room(&["retain"]), Some("new"), "[2]");
+    assert_eq!(server.shard.borrow().census().retained, 10);
+    assert_eq!(server.counters().retained_forgotten, 91);
+}
+
+#[test]
 fn over_the_limit_on_rooms_the_one_that_changed_longest_ago_is_forgotten() {
     let mut server = with(Settings { retain_rooms_max: 2, ..rules() });
     for (name, key) in [("retain1", "a"), ("retain2", "a"), ("retain1", "b"), ("retain3", "a")] {

@@ -100,3 +100,31 @@ fn a_shard_that_lags_holds_back_what_another_one_counts() {
     drop(shard);
     assert_eq!(server.heard(conn).len(), 2);
 }
+
+#[test]
+fn large_events_that_leave_one_at_a_time_are_behind_until_the_last_of_them() {
+    const LAG_MAX: usize = 50_000;
+    for bytes in [700, 2_000] {
+        let mut server = with(Settings { lag_bytes_max: LAG_MAX, ..Settings::default() });
+        let clients = crowd(&mut server);
+        let packet = event(&format!("[\"{}\"]", "x".repeat(bytes)));
+        let mut worst = 0;
+        for token in 0..1_000 {
+            server.shard.borrow_mut().broadcast(&Arc::new(everyone()), &packet, Some(token));
+            while counted(&server).is_empty() {
+                let mut shard = server.shard.borrow_mut();
+                shard.write(&mut server.pipes, 8);
+                shard.bury();
+                server.pipes.bytes.clear();
+                worst = clients
+                    .iter()
+                    .filter_map(|&(_, socket)| shard.backlog(socket))
+                    .fold(worst, |most, it| most.max(it.0));
+            }
+        }
+        assert!(worst <= 2 * LAG_MAX, "{worst} bytes wait for who reads everything, of events of {bytes}");
+        clients.iter().for_each(|(conn, _)| _ = server.pipes.room.insert(*conn, 0));
+        server.turn();
+        assert_eq!(server.shard.borrow().counters.evicted, 0, "nobody is slow");
+    }
+}

@@ -40,8 +40,7 @@ impl Server {
 
     /// To everyone. Returns how many it was queued for.
     fn cast(&mut self, packet: &Arc<Prepared>) -> usize {
-        let everyone = Target { namespace: "/".into(), ..Target::default() };
-        let reached = self.shard.borrow_mut().fan_out(&everyone, packet).sockets;
+        let reached = self.shard.borrow_mut().fan_out(&everyone(), packet).sockets;
         self.turn();
         reached
     }
@@ -72,10 +71,9 @@ fn drop_newest_holds_for_a_burst_of_one_turn_too() {
     let mut server = with(patient());
     let (stalled, _) = server.joined();
     server.stall(stalled);
-    let everyone = Target { namespace: "/".into(), ..Target::default() };
     for number in 0..20 {
         // Nobody knows yet that the stream is full.
-        assert_eq!(server.shard.borrow_mut().fan_out(&everyone, &numbered(number, Fate::DroppedNewest)).sockets, 1);
+        assert_eq!(server.shard.borrow_mut().fan_out(&everyone(), &numbered(number, Fate::DroppedNewest)).sockets, 1);
     }
     server.turn();
     assert_eq!(server.counters().dropped_newest, 10);
@@ -94,6 +92,33 @@ fn drop_oldest_keeps_what_came_last() {
     assert_eq!(server.counters().dropped_oldest, 10);
     server.resume(stalled);
     assert_eq!(server.numbers(stalled), Vec::from_iter(10..20));
+}
+
+#[test]
+fn drop_oldest_drops_no_more_than_it_has_to_of_what_came_in_one_turn() {
+    let mut server = with(patient());
+    let (stalled, _) = server.joined();
+    server.stall(stalled);
+    for number in 0..20 {
+        server.shard.borrow_mut().fan_out(&everyone(), &numbered(number, Fate::DroppedOldest));
+    }
+    server.turn();
+    assert_eq!(server.counters().dropped_oldest, 10);
+    server.cast(&numbered(20, Fate::DroppedOldest));
+    assert_eq!(server.counters().dropped_oldest, 11);
+    server.resume(stalled);
+    assert_eq!(server.numbers(stalled), Vec::from_iter(11..21));
+}
+
+#[test]
+fn drop_oldest_drops_nothing_where_leaving_out_what_was_replaced_makes_room() {
+    let mut server = with(patient());
+    let (stalled, _) = server.joined();
+    server.stall(stalled);
+    (0..2).for_each(|number| _ = server.cast(&numbered(number, Fate::DroppedOldest)));
+    (2..30).for_each(|number| _ = server.cast(&numbered(number, key("a"))));
+    server.resume(stalled);
+    assert_eq!(server.numbers(stalled), [0, 1, 29]);
 }
 
 #[test]
@@ -215,6 +240,64 @@ fn who_reads_now_and_then_is_not_too_old() {
 }
 
 #[test]
+fn a_byte_that_is_read_in_the_turn_in_which_it_is_too_late_saves_nobody() {
+    let mut server = with(patient());
+    let (slow, _) = server.joined();
+    server.stall(slow);
+    server.cast(&numbered(0, Fate::Kept));
+    server.wait(AGE_MAX);
+    server.now += 1;
+    server.pipes.room.insert(slow, 1);
+    server.shard.borrow_mut().on_writable(slow);
+    server.turn();
+    assert!(server.ends().is_empty(), "it may have read everything");
+    server.wait(20);
+    assert_eq!(server.ends(), [CloseReason::SlowClient]);
+}
+
+#[test]
+fn who_polls_in_the_turn_in_which_it_is_too_late_gets_what_waits() {
+    let mut server = with(patient());
+    let (sid, _) = server.polling_joined();
+    server.cast(&numbered(0, Fate::Kept));
+    server.wait(AGE_MAX);
+    server.now += 1;
+    server.shard.borrow_mut().tell_time(server.now);
+    let poll = server.poll(sid);
+    server.turn();
+    assert_eq!(server.answer(poll), format!("42[{:091}]", 0));
+    assert!(server.ends().is_empty());
+}
+
+#[test]
+fn a_lower_limit_on_age_holds_for_those_who_are_behind_already() {
+    let old = Settings { outbox_age_max: Duration::from_secs(600), ..patient() };
+    let mut server = with(old.clone());
+    let ((stalled, _), (reading, _)) = (server.joined(), server.joined());
+    server.stall(stalled);
+    server.stall(reading);
+    server.cast(&numbered(0, key("k")));
+    server.resume(reading);
+    server.shard.borrow_mut().set_settings(Arc::new(Settings { outbox_age_max: Duration::from_secs(20), ..old }));
+    server.stall(reading);
+    server.cast(&numbered(0, Fate::Kept));
+    server.wait(AGE_MAX - 100);
+    assert!(server.ends().is_empty());
+    server.wait(200);
+    assert_eq!(server.ends(), [CloseReason::SlowClient; 2]);
+}
+
+#[test]
+fn never_is_an_age_too() {
+    let mut server = with(Settings { outbox_age_max: Duration::MAX, ..patient() });
+    let (stalled, _) = server.joined();
+    server.stall(stalled);
+    server.cast(&numbered(0, Fate::Kept));
+    server.wait(10 * AGE_MAX);
+    assert!(server.ends().is_empty());
+}
+
+#[test]
 fn the_evicted_hear_why_if_their_stream_takes_it_at_once() {
     let mut server = with(patient());
     let (slow, _) = server.joined();
@@ -288,4 +371,49 @@ fn the_application_hears_once_that_much_waits_and_once_that_it_no_longer_does() 
     assert_eq!(server.shard.borrow().backlog(socket), Some((2 * 97, 5)));
     server.resume(slow);
     assert_eq!((server.app.pressure.take(), server.numbers(slow)), (vec![], Vec::from_iter(0..6)));
+}
+
+#[test]
+fn the_application_hears_that_no_more_waits_when_it_was_dropped() {
+    let mut server = with(Settings { outbox_watermark: 4 * 97, ..patient() });
+    let ((slow, socket), (sid, polling)) = (server.joined(), server.polling_joined());
+    server.stall(slow);
+    (0..6).for_each(|number| _ = server.cast(&numbered(number, Fate::DroppedOldest)));
+    assert_eq!(server.app.pressure.take(), [true, true]);
+    server.wait(AGE_MAX + 10);
+    assert_eq!(server.counters().dropped_oldest, 12);
+    let backlogs = [socket, polling].map(|socket| server.shard.borrow().backlog(socket));
+    assert_eq!((backlogs, server.app.pressure.take()), ([Some((0, 0)); 2], vec![false, false]));
+
+    (0..6).for_each(|number| _ = server.cast(&numbered(number, key("k"))));
+    assert_eq!(server.app.pressure.take(), [true, true]);
+    server.poll(sid);
+    server.resume(slow);
+    assert_eq!((server.app.pressure.take(), server.numbers(slow)), (vec![false, false], vec![5]));
+}
+
+#[test]
+fn a_backlog_is_as_old_as_the_first_that_waits_whatever_came_after_it() {
+    let mut server = with(patient());
+    let (slow, socket) = server.joined();
+    server.stall(slow);
+    server.cast(&numbered(0, key("a")));
+    server.cast(&numbered(1, key("b")));
+    server.wait(10_000);
+    assert_eq!(server.shard.borrow().backlog(socket), Some((2 * 97, 10_000)));
+    server.cast(&numbered(2, Fate::Kept));
+    (3..20).for_each(|number| _ = server.cast(&numbered(number, key("b"))));
+    assert_eq!(server.shard.borrow().backlog(socket).map(|(_, age)| age), Some(10_000));
+}
+
+#[test]
+fn who_upgrades_gets_the_newest_of_each_key() {
+    let mut server = with(Settings { outbox_bytes_max: 4 << 20, ..patient() });
+    let (sid, _) = server.polling_joined();
+    (0..20).for_each(|number| _ = server.cast(&numbered(number, key("a"))));
+    let conn = server.upgrade(sid);
+    server.say(conn, "2probe");
+    server.heard(conn);
+    server.say(conn, "5");
+    assert_eq!(server.numbers(conn), [19]);
 }
