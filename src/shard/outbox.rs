@@ -24,9 +24,12 @@ use bytes::Bytes;
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 
-/// A backlog is not searched for packets that others have replaced until it has this many bytes, and twice as many as the
-/// last search has left: so each packet is looked at about twice, however many come.
-const CONFLATE_BYTES_MIN: usize = 4 << 10;
+/// A search for what may be dropped looks at the whole backlog. A larger one than this is searched only when much has come
+/// since the last time: as much as was there, or of too much an [`EXCESS`]. So each packet is looked at a few times,
+/// however many come.
+const SEARCH_BYTES_MIN: usize = 4 << 10;
+/// The share of `outbox_bytes_max` by which a backlog may exceed it between two searches: an eighth.
+pub const EXCESS: usize = 8;
 
 #[derive(Default)]
 pub struct Outbox {
@@ -46,9 +49,8 @@ struct Backlog {
     offset: usize,
     bytes: usize,
     fates: Fates,
-    /// How many bytes the last search for replaced packets has left, and whether nothing has come since.
-    conflated: usize,
-    searched: bool,
+    /// Bytes that have come since the last search.
+    unsearched: usize,
     /// Whether the stream has refused some of it, or there was no poll: then it is the client that is behind, not we.
     refused: bool,
 }
@@ -59,14 +61,6 @@ pub struct Relief {
     pub newest: u64,
     pub oldest: u64,
     pub conflated: u64,
-}
-
-/// How much may wait.
-#[derive(Clone, Copy, Debug)]
-pub struct Bounds {
-    pub bytes_max: usize,
-    /// What waits since before this time is too old.
-    pub since_min: Millis,
 }
 
 impl Outbox {
@@ -128,8 +122,8 @@ impl Outbox {
         backlog.offset += sent;
         let (bytes, fates) = runs.put_behind(self.run, chains, &mut backlog.spans, now);
         backlog.bytes += bytes - sent;
+        backlog.unsearched += bytes - sent;
         backlog.fates.add(fates);
-        backlog.searched = false;
         runs.release(std::mem::take(&mut self.run));
         self.invariants(chains);
     }
@@ -146,6 +140,7 @@ impl Outbox {
         let first = chains.first(backlog.spans.front().expect("a backlog is never empty"));
         let (bytes, packets) = (first.wire.len(), first.packets.len());
         backlog.bytes -= sent;
+        backlog.unsearched = backlog.unsearched.min(backlog.bytes);
         backlog.offset += sent;
         assert!(backlog.offset <= bytes, "the kernel takes no more than it is given");
         if backlog.offset < bytes {
@@ -171,29 +166,58 @@ impl Outbox {
         backlog.offset == 0 || ends.take_while(|&end| end <= backlog.offset).last() == Some(backlog.offset)
     }
 
-    /// Drops what may be dropped: what newer packets have replaced, what is too old, and then as much as is too much.
-    /// What is left may still be more than the bounds allow.
-    pub fn relieve(&mut self, chains: &mut Chains, bounds: Bounds) -> Relief {
+    /// Drops what may be dropped: what newer packets have replaced, and then as much as is too much.
+    pub fn relieve(&mut self, chains: &mut Chains, bytes_max: usize) -> Relief {
         let mut relief = Relief::default();
         let Some(backlog) = self.backlog.as_mut() else { return relief };
-        let many = backlog.bytes >= CONFLATE_BYTES_MIN.max(2 * backlog.conflated);
-        if backlog.fates.conflated && (many || backlog.bytes > bounds.bytes_max) {
+        let is_over = backlog.bytes > bytes_max;
+        let is_worth_it =
+            if is_over { backlog.has_new(bytes_max / EXCESS) } else { backlog.has_new(backlog.bytes / 2) };
+        if !is_worth_it {
+            return relief;
+        }
+        if backlog.fates.conflated && (is_over || backlog.bytes >= SEARCH_BYTES_MIN) {
             relief.conflated = backlog.conflate(chains);
         }
-        if backlog.fates.oldest {
-            relief.oldest = backlog.drop_oldest(chains, bounds);
+        if backlog.fates.oldest && backlog.bytes > bytes_max {
+            relief.oldest = backlog.drop_oldest(chains, bytes_max, 0);
         }
-        if backlog.fates.newest && backlog.bytes > bounds.bytes_max {
-            relief.newest = backlog.drop_newest(chains, bounds);
+        if backlog.fates.newest && backlog.bytes > bytes_max {
+            relief.newest = backlog.drop_newest(chains, bytes_max);
+        }
+        if is_over {
+            backlog.unsearched = 0;
         }
         self.end_relief(chains);
         relief
+    }
+
+    /// Whether more waits than may, also after [`relieve`](Self::relieve). While a search would not be worth it, an excess
+    /// of what might be dropped is none.
+    pub fn is_over(&self, bytes_max: usize) -> bool {
+        let Some(backlog) = &self.backlog else { return false };
+        let Fates { newest, oldest, conflated, .. } = backlog.fates;
+        let droppable = newest || oldest || conflated;
+        let excused =
+            droppable && backlog.bytes > SEARCH_BYTES_MIN && (1..=bytes_max / EXCESS).contains(&backlog.unsearched);
+        backlog.bytes > bytes_max && !excused
+    }
+
+    /// Drops what waits since before that time, of that which is dropped when it is too old. Returns the number of packets.
+    pub fn drop_late(&mut self, chains: &mut Chains, since_min: Millis) -> u64 {
+        let Some(backlog) = self.backlog.as_mut().filter(|backlog| backlog.fates.oldest) else { return 0 };
+        let dropped = backlog.drop_oldest(chains, usize::MAX, since_min);
+        self.end_relief(chains);
+        dropped
     }
 
     /// Drops what newer packets have replaced, because the client reads again and is to see the newest. Returns the number
     /// of packets.
     pub fn conflate(&mut self, chains: &mut Chains) -> u64 {
         let Some(backlog) = self.backlog.as_mut().filter(|backlog| backlog.fates.conflated) else { return 0 };
+        if !backlog.has_new(backlog.bytes / EXCESS) {
+            return 0;
+        }
         let dropped = backlog.conflate(chains);
         self.end_relief(chains);
         dropped
@@ -266,18 +290,27 @@ impl Backlog {
         chains.segments(&self.spans).flat_map(|segment| segment.packets.iter())
     }
 
+    /// Whether more than so many bytes have come since the last search, or any where a search is cheap.
+    fn has_new(&self, bytes: usize) -> bool {
+        self.unsearched > if self.bytes <= SEARCH_BYTES_MIN { 0 } else { bytes }
+    }
+
     /// Drops from the front what is too old, and then until the rest fits. Returns the number of packets.
-    fn drop_oldest(&mut self, chains: &mut Chains, bounds: Bounds) -> u64 {
+    fn drop_oldest(&mut self, chains: &mut Chains, bytes_max: usize, since_min: Millis) -> u64 {
         let only_oldest = Fates { oldest: true, ..Fates::default() };
         let head = self.detach_head();
         let mut dropped = 0;
-        let mut stay = Vec::new();
+        let (mut spans, mut stay) = (VecDeque::new(), Vec::new());
         while let Some(span) = self.spans.front() {
             let first = chains.first(span);
-            let mut excess = self.bytes.saturating_sub(bounds.bytes_max);
-            let late = first.since < bounds.since_min;
+            let mut excess = self.bytes.saturating_sub(bytes_max);
+            let late = first.since < since_min;
             if excess == 0 && !late {
                 break;
+            }
+            if !first.fates.oldest && stay.is_empty() {
+                shift(&mut self.spans, &mut spans);
+                continue;
             }
             let len = first.wire.len();
             if first.fates == only_oldest && (late || excess >= len) {
@@ -295,7 +328,6 @@ impl Backlog {
             }
             chains.pop(&mut self.spans);
         }
-        let mut spans = VecDeque::new();
         chains.put(&mut spans, pieces(stay));
         spans.append(&mut self.spans);
         self.spans = spans;
@@ -305,21 +337,17 @@ impl Backlog {
 
     /// Drops what newer packets have replaced. Returns the number of packets.
     fn conflate(&mut self, chains: &mut Chains) -> u64 {
-        if std::mem::replace(&mut self.searched, true) {
-            return 0;
-        }
+        self.unsearched = 0;
         let mut later = HashSet::new();
-        let dropped = self.sift(chains, |item| match item.packet.fate() {
+        self.sift(chains, |item| match item.packet.fate() {
             Fate::Conflated(key) => later.insert(Arc::clone(key)),
             _ => true,
-        });
-        self.conflated = self.bytes;
-        dropped
+        })
     }
 
     /// Drops from the back until the rest fits. Returns the number of packets.
-    fn drop_newest(&mut self, chains: &mut Chains, bounds: Bounds) -> u64 {
-        let mut excess = self.bytes.saturating_sub(bounds.bytes_max);
+    fn drop_newest(&mut self, chains: &mut Chains, bytes_max: usize) -> u64 {
+        let mut excess = self.bytes.saturating_sub(bytes_max);
         self.sift(chains, |item| {
             let goes = excess > 0 && *item.packet.fate() == Fate::DroppedNewest;
             excess = excess.saturating_sub(if goes { item.bytes() } else { 0 });
@@ -370,6 +398,22 @@ impl Backlog {
             (Some(head), _) => self.spans.push_front(head),
             (None, _) => {}
         }
+    }
+}
+
+/// Moves the first segment of a backlog, as it is, to the end of another one.
+fn shift(from: &mut VecDeque<Span>, to: &mut VecDeque<Span>) {
+    let Some(Span::Shared { chain, from: place, to: end }) = from.front_mut() else {
+        return to.extend(from.pop_front());
+    };
+    let (chain, at) = (*chain, *place);
+    *place = place.wrapping_add(1);
+    if place == end {
+        from.pop_front();
+    }
+    match to.back_mut() {
+        Some(Span::Shared { chain: last, to, .. }) if (*last, *to) == (chain, at) => *to = at.wrapping_add(1),
+        _ => to.push_back(Span::Shared { chain, from: at, to: at.wrapping_add(1) }),
     }
 }
 

@@ -14,7 +14,6 @@
 use super::arena::Key;
 use super::broadcast::is_listening;
 use super::mail::Event;
-use super::outbox::Bounds;
 use super::session::{Session, State};
 use super::sockets::{Socket, SocketState};
 use super::wheel::millis;
@@ -23,20 +22,20 @@ use crate::error::CloseReason;
 
 /// How long a backlog that is too old may be offered to a stream that can be written to, or to a poll.
 const OFFERED_MS: Millis = 10;
+/// How many times in an age limit a backlog is searched for what has become too old, at most.
+const LOOKS: Millis = 64;
 
 impl Shard {
-    fn bounds(&self) -> Bounds {
-        let age_max = millis(self.settings.outbox_age_max);
-        Bounds { bytes_max: self.settings.outbox_bytes_max, since_min: self.now.saturating_sub(age_max) }
-    }
-
     /// To be called for a session that has a backlog and cannot be written to.
     pub(super) fn hold_to_limits(&mut self, key: Key<Session>) {
-        let bounds = self.bounds();
-        self.sessions.get_mut(key).expect("the caller has it").outbox.refuse();
-        self.relieve(key, bounds);
+        let bytes_max = self.settings.outbox_bytes_max;
         let session = self.sessions.get_mut(key).expect("the caller has it");
-        if session.outbox.backlog_bytes() > bounds.bytes_max {
+        session.outbox.refuse();
+        let relief = session.outbox.relieve(&mut self.chains, bytes_max);
+        self.counters.dropped_newest += relief.newest;
+        self.counters.dropped_oldest += relief.oldest;
+        self.counters.conflated += relief.conflated;
+        if session.outbox.is_over(bytes_max) {
             return self.evict(key);
         }
         self.gauge(key);
@@ -60,21 +59,12 @@ impl Shard {
         }
     }
 
-    /// The session can be written to again: nothing that is of no use any more shall leave.
+    /// The session can be written to again: what others have replaced shall not leave any more. What is too old has gone when
+    /// its time came.
     pub(super) fn freshen(&mut self, key: Key<Session>) {
-        // What it has not been offered yet is not too much.
-        self.relieve(key, Bounds { bytes_max: usize::MAX, ..self.bounds() });
         let session = self.sessions.get_mut(key).expect("the caller has it");
         self.counters.conflated += session.outbox.conflate(&mut self.chains);
         self.gauge(key);
-    }
-
-    fn relieve(&mut self, key: Key<Session>, bounds: Bounds) {
-        let session = self.sessions.get_mut(key).expect("the caller has it");
-        let relief = session.outbox.relieve(&mut self.chains, bounds);
-        self.counters.dropped_newest += relief.newest;
-        self.counters.dropped_oldest += relief.oldest;
-        self.counters.conflated += relief.conflated;
     }
 
     /// A backlog may have waited for too long.
@@ -84,30 +74,30 @@ impl Shard {
         if !session.outbox.has_backlog() {
             return;
         }
-        let bounds = self.bounds();
-        self.relieve(key, bounds);
-        let session = self.sessions.get_mut(key).expect("just found");
-        let is_late = |since: Option<Millis>| since.is_some_and(|since| since < bounds.since_min);
+        let age_max = millis(self.settings.outbox_age_max);
+        let since_min = self.now.saturating_sub(age_max);
+        self.counters.dropped_oldest += session.outbox.drop_late(&mut self.chains, since_min);
         let (listening, refused) = (is_listening(session), session.outbox.is_refused());
         let kept = session.outbox.kept_since(&self.chains);
         let droppable = session.outbox.droppable_since(&self.chains);
-        if is_late(kept) && !listening {
+        let is_late = kept.is_some_and(|since| since < since_min);
+        if is_late && !listening {
             self.counters.evicted_late += 1;
             return self.evict(key);
         }
         self.gauge(key);
-        if kept.is_none() && droppable.is_none() {
-            return;
-        }
-        let age_max = millis(self.settings.outbox_age_max);
-        let due = match kept {
-            // It is being offered. If it is refused once more, that is soon enough to see it.
-            Some(_) if is_late(kept) && refused => self.now + OFFERED_MS,
+        // What is dropped need not be dropped to the millisecond, and a look goes through all that waits in front of it.
+        let drops = droppable.map(|since| (since + age_max).max(self.now + age_max / LOOKS));
+        let ends = kept.map(|since| match (is_late, refused) {
             // It waits for our own writes, which is not to be held against the client.
-            _ if !refused => self.now + age_max,
-            _ => kept.into_iter().chain(droppable).min().expect("one of them waits") + age_max,
-        };
-        self.watch_age(key, due);
+            (_, false) => self.now + age_max,
+            // It is being offered. If it is refused once more, that is soon enough to see it.
+            (true, true) => self.now + OFFERED_MS,
+            (false, true) => since + age_max,
+        });
+        if let Some(due) = drops.into_iter().chain(ends).min() {
+            self.watch_age(key, due);
+        }
     }
 
     /// Has a backlog looked at again.
