@@ -55,8 +55,9 @@ pub struct Settings {
     /// 1,000 for each room. Beyond it, the rooms that changed longest ago are forgotten. Default 256 MiB: a quarter of
     /// `outboxes_bytes_max`, and room for 350,000 events of a hundred bytes.
     pub retain_bytes_max: usize,
-    /// Bytes that may wait for a session. What happens beyond that is for `policy` to say. Default 4 MiB: a second of a
-    /// heavy feed; larger values let more memory wait for those who may never read it.
+    /// Bytes that may wait for a session, and an eighth more until what may be dropped is looked for. What happens beyond
+    /// that is for `policy` to say. Default 4 MiB: a second of a heavy feed; larger values let more memory wait for those
+    /// who may never read it.
     pub outbox_bytes_max: usize,
     /// Bytes that wait for a session when `on_pressure` handlers hear of it; they hear again when it is half of that.
     /// Default 1 MiB, a quarter of `outbox_bytes_max`: time to send less before anything is dropped.
@@ -64,8 +65,9 @@ pub struct Settings {
     /// How long a packet may wait for a session. Default 20 s, as long as a pong may take: what has not been taken by then
     /// is of no use in a live feed, and neither is a client that has not read for so long.
     pub outbox_age_max: Duration,
-    /// Bytes that may wait in the whole process, counted where they lie: a packet that waits for thousands counts once for
-    /// each worker. Beyond that the sessions that are furthest behind are closed, until it is enough. Default 1 GiB.
+    /// What may wait in the whole process, counted where it lies: a packet that waits for thousands counts once for each
+    /// worker, with 256 bytes for what it takes beside its own. Beyond that the sessions that are furthest behind are
+    /// closed, until a sixteenth less waits. Default 1 GiB.
     pub outboxes_bytes_max: usize,
     /// Bytes of broadcasts that a worker may have fanned out without having offered them to all of their receivers yet.
     /// Beyond that, whoever awaits a broadcast ([`emit`](crate::Broadcast::emit)) or its count waits until it is less.

@@ -171,12 +171,22 @@ impl Shard {
         }
     }
 
-    /// Queues one packet for one session.
+    /// Queues one packet for one session. What one client asks for in a turn is held to the limits before the turn ends: a
+    /// few bytes may ask for megabytes, many times over.
     pub(super) fn push(&mut self, key: Key<Session>, packet: &Arc<Prepared>) {
-        let Some(session) = self.sessions.get_mut(key).filter(|session| session.state == State::Open) else { return };
+        if self.queue(key, packet) > self.settings.outbox_bytes_max {
+            self.keep_backlog(key, 0);
+        }
+    }
+
+    /// Queues one packet for one session, without a limit. Returns the bytes of what this turn has gathered for it.
+    pub(super) fn queue(&mut self, key: Key<Session>, packet: &Arc<Prepared>) -> usize {
+        let Some(session) = self.sessions.get_mut(key).filter(|session| session.state == State::Open) else { return 0 };
         self.counters.queued += 1;
         self.runs.step(packet).extend(&mut session.outbox.run);
+        let gathered = self.runs.bytes(session.outbox.run);
         self.mark_dirty(key);
+        gathered
     }
 
     /// Queues an Engine.IO message, on a bare Engine.IO server. `false`: the session has gone.

@@ -15,8 +15,8 @@
 //! differently costs them a span, never a copy.
 //!
 //! Invariants: an entry's `users` are the spans that cover it, and one without is empty; the first entry of a chain is
-//!             not empty, and a chain without entries is free; `bytes` is the sum of all segments here and of those that
-//!             backlogs own.
+//!             not empty, and a chain without entries is free; `bytes` and `cost` are the sums over all segments here and
+//!             those that backlogs own.
 //! Limits:     `CHAIN_MAX`; see outbox.rs for what may wait.
 
 use super::wheel::Millis;
@@ -71,7 +71,16 @@ impl Fates {
     }
 }
 
+/// What a packet that waits costs beside its bytes.
+const PACKET_BYTES: usize = 256;
+
 impl Segment {
+    /// What it costs to keep this: packets that were laid end to end have their own bytes besides.
+    fn cost(&self) -> usize {
+        let copies = if self.packets.len() > 1 { 2 } else { 1 };
+        copies * self.wire.len() + self.packets.len() * PACKET_BYTES
+    }
+
     /// `wire` holds the frames of `packets`.
     pub fn new(wire: Bytes, packets: Box<[Arc<Prepared>]>, since: Millis) -> Segment {
         Segment { wire, fates: Fates::of(&packets), packets, since }
@@ -121,6 +130,7 @@ pub struct Chains {
     /// What was put last.
     made: Vec<Made>,
     bytes: usize,
+    cost: usize,
 }
 
 /// A segment that was made for a backlog.
@@ -175,6 +185,21 @@ impl Chains {
     /// Bytes that wait here, each segment counted once.
     pub fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    /// What it costs to keep them.
+    pub fn cost(&self) -> usize {
+        self.cost
+    }
+
+    fn count(&mut self, segment: &Segment) {
+        self.bytes += segment.wire.len();
+        self.cost += segment.cost();
+    }
+
+    fn discount(&mut self, segment: &Segment) {
+        self.bytes -= segment.wire.len();
+        self.cost -= segment.cost();
     }
 
     /// Puts a segment behind a backlog. `home` is where it already stands, or will: nobody else's, it becomes the
@@ -235,7 +260,7 @@ impl Chains {
 
     /// Puts a segment behind a backlog that nobody else waits for.
     fn own(&mut self, spans: &mut VecDeque<Span>, segment: Segment) {
-        self.bytes += segment.wire.len();
+        self.count(&segment);
         spans.push_back(Span::Own(Box::new(segment)));
     }
 
@@ -255,7 +280,7 @@ impl Chains {
     }
 
     fn push(&mut self, chain: u32, segment: Segment) -> Home {
-        self.bytes += segment.wire.len();
+        self.count(&segment);
         let at = &mut self.chains[chain as usize];
         let home = Home { chain, birth: at.birth, place: at.end() };
         at.entries.push_back(Entry { segment: Some(Box::new(segment)), users: 0 });
@@ -307,9 +332,10 @@ impl Chains {
     /// Takes the first segment from a backlog. It is freed when it was the last one's.
     pub fn pop(&mut self, spans: &mut VecDeque<Span>) {
         match spans.front_mut() {
-            Some(Span::Own(segment)) => {
-                self.bytes -= segment.wire.len();
-                spans.pop_front();
+            Some(Span::Own(_)) => {
+                if let Some(Span::Own(segment)) = spans.pop_front() {
+                    self.discount(&segment);
+                }
             }
             Some(Span::Shared { chain, from, to }) => {
                 let (chain, place) = (*chain, *from);
@@ -330,7 +356,7 @@ impl Chains {
         if entry.users > 0 {
             return;
         }
-        self.bytes -= entry.segment.take().expect("it was in use").wire.len();
+        let segment = entry.segment.take().expect("it was in use");
         while chain.entries.front().is_some_and(|entry| entry.segment.is_none()) {
             chain.entries.pop_front();
             chain.first = chain.first.wrapping_add(1);
@@ -340,6 +366,7 @@ impl Chains {
             *chain = Chain { birth: 0, first: chain.first, entries: VecDeque::new() };
             self.free.push(number);
         }
+        self.discount(&segment);
     }
 
     /// Forgets a backlog.
@@ -352,7 +379,7 @@ impl Chains {
     /// Whether nothing waits.
     #[cfg(test)]
     pub fn is_empty(&self) -> bool {
-        self.bytes == 0 && self.free.len() == self.chains.len()
+        (self.bytes, self.cost) == (0, 0) && self.free.len() == self.chains.len()
     }
 }
 

@@ -27,7 +27,7 @@ use super::wheel::{Millis, TICK_MS, millis};
 use super::{Carries, Shard, Timer};
 use crate::error::{CloseReason, Refusal, close_code};
 use crate::proto::websocket::{self, Item, Opcode};
-use crate::proto::{Id, Prepared, engineio};
+use crate::proto::{Fate, Id, Prepared, engineio};
 use crate::settings::Settings;
 use bytes::Bytes;
 use std::borrow::Cow;
@@ -48,6 +48,8 @@ const POLICY_VIOLATION: u16 = 1008;
 static PING: LazyLock<Arc<Prepared>> = LazyLock::new(|| Arc::new(engineio::ping()));
 static PROBE_PONG: LazyLock<Prepared> = LazyLock::new(|| engineio::pong("probe"));
 static CLOSE: &str = "1";
+/// What pongs are conflated by. The keys of events are longer (feeds.rs).
+static PONG: LazyLock<Arc<str>> = LazyLock::new(|| "pong".into());
 static NOOP: &str = "6";
 static NOOP_AND_CLOSE: &str = "6\x1e1";
 
@@ -351,9 +353,11 @@ impl Shard {
             // It wants an answer, so it counts like an event.
             Item::Ping(_) if self.charge(session, Rates::take_event).is_err() => None,
             Item::Ping(data) => {
+                // Who does not read need not get an answer to each (RFC 6455, section 5.5.3).
                 let mut pong = Vec::new();
                 websocket::put_frame(&mut pong, Opcode::Pong, data, None);
-                self.push(session, &Arc::new(Prepared::frame(pong)));
+                let pong = Prepared::frame(pong).with_fate(Fate::Conflated(Arc::clone(&PONG)));
+                self.push(session, &Arc::new(pong));
                 None
             }
             Item::Pong(_) => None,
@@ -722,6 +726,12 @@ impl Shard {
             // What it has not read is what it is closed for: nobody waits for it to read that.
             let whole = session.outbox.is_between_packets(&self.chains);
             return self.throw_out(conn, whole);
+        }
+        if reason == CloseReason::TransportClose && self.conns.get(conn).is_some_and(|conn| conn.deaf) {
+            // A client that has sent its close frame hears nothing more: what it has not read need not wait for it.
+            let (written, discarded) = session.outbox.drop_unsent(&mut self.chains);
+            self.counters.written += written as u64;
+            self.counters.discarded += discarded as u64;
         }
         let (left, packets) = session.outbox.take_frames(&mut self.chains);
         self.counters.parted += packets as u64;

@@ -12,7 +12,8 @@
 //! ```
 //!
 //! What is held has not happened yet: it is retained when it leaves. So a socket that joins gets what the room retains,
-//! which is what all others have got, and from then on what they get: nothing is missing and nothing is doubled. One that
+//! which is what all others have got, and from then on what they get: nothing is missing, and nothing comes twice but what
+//! came by a room that has something newer. One that
 //! a drain lets go gets what is held for it before the window ends: it will not be here then.
 //!
 //! Held is only what goes to one room (or everyone) with a key to conflate by. Anything else leaves at once, behind what
@@ -492,7 +493,12 @@ impl Shard {
 
     fn give_retained(&mut self, key: Key<Socket>, packets: &[Arc<Prepared>]) {
         self.counters.caught_up += packets.len() as u64;
-        self.give(key, packets);
+        let session = self.give(key, packets);
+        // Whoever joins and leaves again and again is not given it all again and again.
+        let owed = self.sessions.get(session).map_or(0, |session| self.runs.bytes(session.outbox.run));
+        if owed > self.settings.outbox_bytes_max {
+            self.evict(session);
+        }
     }
 
     /// A session is let go before windows end: what they hold for it, it gets now.
@@ -510,9 +516,10 @@ impl Shard {
         }
     }
 
-    fn give(&mut self, key: Key<Socket>, packets: &[Arc<Prepared>]) {
+    fn give(&mut self, key: Key<Socket>, packets: &[Arc<Prepared>]) -> Key<Session> {
         let session = self.sockets.get(key).expect("the caller has it").session;
-        packets.iter().for_each(|packet| self.push(session, packet));
+        packets.iter().for_each(|packet| _ = self.queue(session, packet));
+        session
     }
 
     /// What these feeds have for a socket, those of its rooms and everyone's, in the order in which it changed.

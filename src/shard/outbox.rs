@@ -262,6 +262,14 @@ impl Outbox {
         (frames, packets)
     }
 
+    /// Drops every packet of which nothing has left. Returns how many had left whole, and how many are dropped.
+    pub fn drop_unsent(&mut self, chains: &mut Chains) -> (usize, usize) {
+        let Some(backlog) = self.backlog.as_mut() else { return (0, 0) };
+        let (sent, dropped) = backlog.drop_unsent(chains);
+        self.end_relief(chains);
+        (sent, dropped)
+    }
+
     /// Forgets everything, because the session is gone; returns the number of packets.
     pub fn clear(&mut self, runs: &mut Runs, chains: &mut Chains) -> usize {
         let waiting = runs.packets(self.run) as usize;
@@ -353,6 +361,33 @@ impl Backlog {
             excess = excess.saturating_sub(if goes { item.bytes() } else { 0 });
             !goes
         })
+    }
+
+    /// Drops all packets but, where one has left in part, that one. Returns how many had left whole, and how many are
+    /// dropped.
+    fn drop_unsent(&mut self, chains: &mut Chains) -> (usize, usize) {
+        let all = self.packets(chains).count();
+        let first = chains.first(self.spans.front().expect("a backlog is never empty"));
+        let since = first.since;
+        let mut sent = 0;
+        let mut partial = None;
+        for packet in &first.packets {
+            let len = packet.websocket().len();
+            if self.offset < len {
+                partial = (self.offset > 0).then(|| Arc::clone(packet));
+                break;
+            }
+            self.offset -= len;
+            sent += 1;
+        }
+        chains.clear(&mut self.spans);
+        (self.bytes, self.unsearched) = (0, 0);
+        if let Some(packet) = &partial {
+            self.bytes = packet.websocket().len() - self.offset;
+            self.fates = Fates::of(std::slice::from_ref(packet));
+            chains.put(&mut self.spans, vec![Segment::laid_out(vec![Arc::clone(packet)], since)]);
+        }
+        (sent, all - sent - usize::from(partial.is_some()))
     }
 
     /// Keeps those packets that stay, asked from the last to the first. Returns how many it has dropped.

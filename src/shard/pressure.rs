@@ -113,7 +113,7 @@ impl Shard {
         aging.into_iter().for_each(|key| self.wake_at(self.now, Timer::Age(key)));
     }
 
-    fn evict(&mut self, key: Key<Session>) {
+    pub(super) fn evict(&mut self, key: Key<Session>) {
         if self.sessions.get(key).is_some_and(|session| session.state == State::Open) {
             self.counters.evicted += 1;
             self.close(key, CloseReason::SlowClient);
@@ -138,15 +138,20 @@ impl Shard {
         self.chains.bytes()
     }
 
-    /// Evicts who is furthest behind, and who comes next, until so many bytes fewer wait.
+    /// What it costs to let them wait: with many small packets, much more than these have bytes.
+    pub fn waiting_cost(&self) -> usize {
+        self.chains.cost()
+    }
+
+    /// Evicts who is furthest behind, and who comes next, until what waits costs so many bytes less.
     pub fn shed(&mut self, bytes: usize) {
-        let goal = self.chains.bytes().saturating_sub(bytes);
+        let goal = self.chains.cost().saturating_sub(bytes);
         let behind = |session: &Session| session.state != State::Closed && session.outbox.has_backlog();
         let sessions = self.sessions.iter().filter(|(_, session)| behind(session));
         let mut sessions: Vec<_> = sessions.map(|(key, session)| (session.outbox.backlog_bytes(), key)).collect();
         sessions.sort_by_key(|&(bytes, _)| std::cmp::Reverse(bytes));
         for (_, key) in sessions {
-            if self.chains.bytes() <= goal {
+            if self.chains.cost() <= goal {
                 return;
             }
             self.counters.evicted_for_memory += 1;

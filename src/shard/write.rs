@@ -133,7 +133,7 @@ impl Shard {
     }
 
     /// What could not leave becomes backlog, within the limits.
-    fn keep_backlog(&mut self, key: Key<Session>, sent: usize) {
+    pub(super) fn keep_backlog(&mut self, key: Key<Session>, sent: usize) {
         let session = self.sessions.get_mut(key).expect("the caller has it");
         session.outbox.keep(&mut self.runs, &mut self.chains, sent, self.now);
         self.hold_to_limits(key);

@@ -317,10 +317,12 @@ impl<A: App + 'static> Worker<A> {
     fn shed(&self) {
         let mut shard = self.shard.borrow_mut();
         let bytes_max = shard.settings().outboxes_bytes_max;
-        let excess = self.load.note(self.number, shard.waiting_bytes(), bytes_max);
+        let excess = self.load.note(self.number, shard.waiting_cost(), bytes_max);
         if excess > 0 {
-            shard.shed(excess);
-            self.load.note(self.number, shard.waiting_bytes(), bytes_max);
+            // More than that, or the next turn would go through all sessions again.
+            let sixteenth = shard.waiting_cost() / 16;
+            shard.shed(excess.max(sixteenth));
+            self.load.note(self.number, shard.waiting_cost(), bytes_max);
         }
     }
 

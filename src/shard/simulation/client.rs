@@ -69,6 +69,8 @@ struct Link {
     stream: Option<usize>,
     /// Something came over it: then the server knows, too.
     heard: bool,
+    /// It has sent a close frame.
+    closes: bool,
     /// It upgraded without waiting for the answer to its probe, which must then come before everything else.
     probe_owed: bool,
     heard_probe: bool,
@@ -138,6 +140,7 @@ impl Link {
             push: None,
             stream: None,
             heard: false,
+            closes: false,
             probe_owed: false,
             heard_probe: false,
             upgrade: Upgrade::None,
@@ -249,6 +252,8 @@ impl Link {
                     match self.sid {
                         // Evicted, which is not in order; whether it may be is asked where the socket leaves.
                         Some(_) if code == Some(1008) => {}
+                        // It has said that it wants nothing more.
+                        Some(_) if self.closes => {}
                         Some(sid) if self.heard => out.oracle.ended_in_order(sid),
                         // The upgrade was too late: the session polls on, and nobody polls.
                         Some(sid) => out.oracle.blame(sid),
@@ -488,7 +493,10 @@ impl Link {
         let stream = &mut out.network.streams[at];
         match out.random.below(4) {
             0 => self.queue.push_back(Out::Text("1".into())),
-            1 => send_frame(stream, 8, &[0x03, 0xe8], out.random),
+            1 => {
+                self.closes = true;
+                send_frame(stream, 8, &[0x03, 0xe8], out.random);
+            }
             2 => stream.client_finished = true,
             _ => {
                 stream.reset = true;

@@ -140,14 +140,14 @@ impl World {
         self.write(number);
         let left = self.shed(number);
         self.bury(number);
-        let waiting = self.shards[number as usize].borrow().waiting_bytes();
+        let waiting = self.shards[number as usize].borrow().waiting_cost();
         assert!(left.is_none_or(|left| waiting <= left), "what is too much is gone");
     }
 
     /// Now and then too much waits in the process. Returns how much may be left, then.
     fn shed(&mut self, number: u16) -> Option<usize> {
         let shard = &self.shards[number as usize];
-        let waiting = shard.borrow().waiting_bytes();
+        let waiting = shard.borrow().waiting_cost();
         // A drain promises what no server can keep that runs out of memory.
         let draining = shard.borrow().draining().is_some();
         if self.quiet || draining || waiting == 0 || !self.random.one_in(100) {

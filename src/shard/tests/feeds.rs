@@ -480,3 +480,19 @@ fn a_whole_key_is_that_of_no_other_target() {
     }
     assert_eq!(whole_key("/", ["b", "a"].into_iter(), "k"), whole_key("/", ["a", "b", "a"].into_iter(), "k"));
 }
+
+#[test]
+fn who_joins_and_leaves_in_a_loop_is_not_given_it_all_again_and_again() {
+    let mut server = with(Settings { outbox_bytes_max: 100_000, ..rules() });
+    for number in 0..100 {
+        server.feed(room(&["retain"]), Some(&format!("{number}")), &format!("[\"{number:090}\"]"));
+    }
+    let (_, socket) = server.joined();
+    for _ in 0..1_000 {
+        let _ = server.join(socket, "retain");
+        server.shard.borrow_mut().leave_room(socket, "retain");
+    }
+    server.turn();
+    assert_eq!(server.ends(), [CloseReason::SlowClient]);
+    assert!(server.counters().caught_up <= 1_100, "{}", server.counters().caught_up);
+}

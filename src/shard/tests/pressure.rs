@@ -1,5 +1,6 @@
 //! Clients that do not read as fast as they are sent: what each policy drops, what it never drops, and who is evicted.
 
+use super::super::outbox::EXCESS;
 use super::*;
 use crate::proto::Fate;
 
@@ -341,7 +342,8 @@ fn too_much_in_all_evicts_who_is_furthest_behind() {
         (0..=at).for_each(|number| _ = server.emit(socket, &format!("[{number:091}]"), false).unwrap());
     }
     assert_eq!(server.shard.borrow().waiting_bytes(), 6 * 97);
-    server.shard.borrow_mut().shed(4 * 97);
+    let cost = server.shard.borrow().waiting_cost();
+    server.shard.borrow_mut().shed(cost * 4 / 6);
     server.turn();
     assert_eq!(server.shard.borrow().waiting_bytes(), 97, "three and two are gone, one stays");
     assert_eq!(server.counters().evicted_for_memory, 2);
@@ -416,4 +418,100 @@ fn who_upgrades_gets_the_newest_of_each_key() {
     server.heard(conn);
     server.say(conn, "5");
     assert_eq!(server.numbers(conn), [19]);
+}
+
+#[test]
+fn pings_of_a_client_that_does_not_read_cost_next_to_nothing() {
+    let mut server = with(Settings { outbox_bytes_max: 4 << 20, ..patient() });
+    let (stalled, _) = server.joined();
+    server.stall(stalled);
+    for _ in 0..100 {
+        (0..1_000).for_each(|_| server.send(stalled, Opcode::Ping, b"?"));
+        server.turn();
+    }
+    let cost = server.shard.borrow().waiting_cost();
+    assert!(cost < 1 << 20, "{cost} bytes wait");
+    server.resume(stalled);
+    assert_eq!(server.heard(stalled).last().map(String::as_str), Some("pong ?"));
+}
+
+#[test]
+fn what_small_packets_cost_besides_counts_for_the_process() {
+    let mut server = with(patient());
+    let (stalled, socket) = server.joined();
+    server.stall(stalled);
+    (0..100).for_each(|_| _ = server.emit(socket, "[]", false).unwrap());
+    let shard = server.shard.borrow();
+    assert_eq!((shard.waiting_bytes(), shard.waiting_cost()), (100 * 6, 100 * (6 + 256)));
+}
+
+#[test]
+fn who_asks_for_more_than_fits_in_one_turn_is_held_to_the_limit_at_once() {
+    let mut server = with(patient());
+    let ((greedy, socket), (other, _)) = (server.joined(), server.joined());
+    let packet = numbered(0, Fate::Kept);
+    for asked in 0.. {
+        assert!(asked < 12, "nobody lays out more");
+        if server.shard.borrow_mut().emit(socket, &packet, false).is_err() {
+            break;
+        }
+    }
+    server.turn();
+    assert_eq!(server.ends(), [CloseReason::SlowClient]);
+    assert_eq!(server.heard(greedy), ["close 1008"]);
+    assert_eq!(server.cast(&packet), 1);
+    assert_eq!(server.numbers(other), [0]);
+}
+
+#[test]
+fn what_may_be_dropped_is_dropped_where_one_turn_brings_too_much() {
+    let mut server = with(patient());
+    let (conn, socket) = server.joined();
+    for number in 0..25 {
+        server.shard.borrow_mut().emit(socket, &numbered(number, Fate::DroppedOldest), false).unwrap();
+    }
+    server.turn();
+    assert!(server.ends().is_empty());
+    assert_eq!(server.numbers(conn), Vec::from_iter(12..25), "ten that fit, and what came after the last search");
+}
+
+#[test]
+fn who_sends_a_close_frame_leaves_nothing_behind() {
+    let mut server = with(patient());
+    for taken in [0, 150, 194] {
+        let (slow, socket) = server.joined();
+        server.pipes.room.insert(slow, taken);
+        (0..10).for_each(|_| _ = server.emit(socket, &format!("[{:091}]", 0), false).unwrap());
+        server.send(slow, Opcode::Close, &[]);
+        assert_eq!(server.shard.borrow().waiting_bytes(), 0);
+        server.pipes.room.remove(&slow);
+        server.shard.borrow_mut().on_writable(slow);
+        server.turn();
+        let heard = server.heard(slow);
+        assert_eq!(heard.len(), usize::div_ceil(taken, 97) + 1, "a frame that has left in part is never cut");
+        assert_eq!(heard.last().map(String::as_str), Some("close"));
+    }
+}
+
+#[test]
+fn a_search_waits_until_it_is_worth_it_and_the_limit_holds_meanwhile() {
+    const MAX: usize = 50_000;
+    for fate in [Fate::DroppedOldest, Fate::DroppedNewest] {
+        let mut server = with(Settings { outbox_bytes_max: MAX, ..patient() });
+        let (stalled, socket) = server.joined();
+        server.stall(stalled);
+        let (mut searches, mut before) = (0, 0);
+        for number in 0..2_000 {
+            // What must arrive is in front, and at first takes half of the room.
+            let kept = number < 250 || number % 100 == 0;
+            server.cast(&numbered(number, if kept { Fate::Kept } else { fate.clone() }));
+            let counters = server.counters();
+            let dropped = counters.dropped_oldest + counters.dropped_newest;
+            searches += usize::from(dropped > before);
+            before = dropped;
+            let waiting = server.shard.borrow().backlog(socket).expect("it is not evicted").0;
+            assert!(waiting <= MAX + MAX / EXCESS, "{waiting} bytes");
+        }
+        assert!(searches <= 40, "{searches} searches for {before} packets of {fate:?}");
+    }
 }
