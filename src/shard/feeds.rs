@@ -13,8 +13,8 @@
 //!
 //! What is held has not happened yet: it is retained when it leaves. So a socket that joins gets what the room retains,
 //! which is what all others have got, and from then on what they get: nothing is missing, and nothing comes twice but what
-//! came by a room that has something newer. One that
-//! a drain lets go gets what is held for it before the window ends: it will not be here then.
+//! came by a room that has something newer. One that a drain lets go gets what is held for it before the window ends: it
+//! will not be here then.
 //!
 //! Held is only what goes to one room (or everyone) with a key to conflate by. Anything else leaves at once, behind what
 //! the rooms that it names hold; what goes to everyone, behind what all rooms hold. A held event is replaced by one with
