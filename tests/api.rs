@@ -12,6 +12,7 @@ use fanfare::{
 };
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
+use std::net::TcpStream;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -1102,6 +1103,22 @@ fn the_statistics_balance() {
     assert_eq!((then.protocol_errors, then.refused, then.evicted, then.handler_panics), (0, 0, 0, 0));
 }
 
+/// What the server has counted, when it has ended.
+fn end_of(server: Running) -> Receiver<Stats> {
+    let (sender, ended) = channel();
+    let server = server.into_server();
+    std::thread::spawn(move || drop(sender.send(server.wait())));
+    ended
+}
+
+/// Waits until every worker has begun to close.
+fn wait_until_nobody_listens(server: &Running) {
+    let deadline = Instant::now() + WAIT_MAX;
+    while TcpStream::connect_timeout(&server.address(), WAIT_MAX).is_ok() {
+        assert!(Instant::now() < deadline, "it still listens");
+    }
+}
+
 #[test]
 fn a_closed_server_tells_everyone_and_refuses_everything() {
     let io = Io::with_settings(settings());
@@ -1124,13 +1141,7 @@ fn a_closed_server_tells_everyone_and_refuses_everything() {
         assert_eq!(next(&ends).1, CloseReason::ServerShuttingDown);
     }
     drop(clients);
-    let (sender, ended) = channel();
-    let server = server.into_server();
-    std::thread::spawn(move || {
-        server.wait();
-        sender.send(()).expect("somebody waits");
-    });
-    next(&ended);
+    next(&end_of(server));
     assert_eq!(block_on(waiting), Err(AckError::Disconnected));
     assert_eq!(block_on(under_way.into_future()), Err(EmitError::Closed), "nobody is left to write it");
     assert!(matches!(io.emit("late", &()), Err(EmitError::Closed)));
@@ -1237,6 +1248,69 @@ fn a_handler_may_drain_its_server_and_closing_ends_a_drain_at_once() {
     clients.iter_mut().for_each(|client| drop(rest(client)));
     drop(clients);
     assert_eq!(server.into_server().wait().let_go, 300);
+}
+
+/// Nobody waits so long in a test: what ends in time did not wait for it.
+const LONG: Duration = Duration::from_secs(60);
+
+#[test]
+fn a_server_without_clients_drains_at_once() {
+    for workers in [1, 2, 5] {
+        let io = Io::with_settings(Settings { workers, shutdown_grace: LONG, ..settings() });
+        let server = Running::io(&io);
+        io.drain(LONG);
+        assert_eq!(next(&end_of(server)).let_go, 0);
+    }
+}
+
+#[test]
+fn a_drain_is_over_when_the_last_client_has_left_by_itself() {
+    let io = Io::with_settings(Settings { shutdown_grace: LONG, ..settings() });
+    let server = Running::io(&io);
+    let (clients, _) = crowd(&server, 300, 0);
+    io.drain(LONG);
+    wait_for_stats(&io, |stats| stats.let_go > 0);
+    drop(clients);
+    let stats = next(&end_of(server));
+    assert!(stats.let_go < 300 && stats.draining_left == 0, "{stats:?}");
+}
+
+#[test]
+fn a_count_is_complete_as_long_as_any_worker_has_a_client_to_say_farewell_to() {
+    let io = Io::with_settings(Settings { workers: 5, shutdown_grace: LONG, ..settings() });
+    let server = Running::io(&io);
+    let mut client = Client::connect(&server);
+    io.close();
+    client.peer.expect_close();
+    wait_until_nobody_listens(&server);
+    let counted = block_on(io.emit_and_count("late", &()).expect("one worker waits for the client, and so all do"));
+    assert_eq!(counted.expect("all workers answer").sockets, 0);
+    drop(client);
+    next(&end_of(server));
+    assert!(matches!(io.emit_and_count("later", &()), Err(EmitError::Closed)));
+}
+
+#[test]
+fn a_request_that_ends_after_closing_has_begun_is_answered_whichever_worker_its_session_is_of() {
+    let io = Io::with_settings(Settings { shutdown_grace: LONG, ..settings() });
+    let server = Running::io(&io);
+    // A session begins on the worker that its connection is of.
+    let open = || {
+        let mut connection = Connection::open(server.address());
+        let sid = connection.get(POLLING).body[9..29].to_owned();
+        (Id::parse(&sid).expect("one of ours").shard(), connection, sid)
+    };
+    let (owner, _, sid) = open();
+    let elsewhere = std::iter::repeat_with(open).take(100).find(|(worker, ..)| *worker != owner);
+    let (_, mut connection, _) = elsewhere.expect("both workers get some of a hundred connections");
+    let length = "Content-Length: 2\r\nExpect: 100-continue";
+    connection.write(format!("POST {POLLING}&sid={sid} HTTP/1.1\r\nHost: localhost\r\n{length}\r\n\r\n"));
+    assert_eq!(connection.response().status, 100);
+    io.close();
+    wait_until_nobody_listens(&server);
+    connection.write("40");
+    assert_eq!(connection.response().brief(), (400, r#"{"code":1,"message":"Session ID unknown"}"#));
+    next(&end_of(server));
 }
 
 #[test]

@@ -10,6 +10,7 @@ use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
+use std::sync::mpsc::channel;
 use std::time::Duration;
 
 const KEY: &str = "a-key-of-the-tests";
@@ -97,6 +98,13 @@ impl Program {
         let mut rest = String::new();
         self.stdout.read_to_string(&mut rest).unwrap();
         (self.child.wait().unwrap().code(), rest)
+    }
+
+    /// The same, of one that could take longer than anybody has patience.
+    fn end_in_time(self) -> (Option<i32>, String) {
+        let (sender, ended) = channel();
+        std::thread::spawn(move || drop(sender.send(self.end())));
+        ended.recv_timeout(PATIENCE).expect("it ends")
     }
 }
 
@@ -1155,6 +1163,39 @@ fn while_it_drains_it_is_not_ready_and_those_who_are_left_live_on() {
         assert_eq!(code, Some(0));
         assert!(said.starts_with(&format!("fanfare let {} clients go in ", CROWD + 10)), "{said}");
         assert!(said.contains(" s, 0 of them cut off, "), "{said}");
+    }
+}
+
+#[test]
+fn without_clients_a_signal_ends_it_at_once() {
+    for (signal, tables) in ["TERM", "INT"].into_iter().zip(TABLES.into_iter().cycle()) {
+        // As long as nobody waits here.
+        let times = ["--drain-time", "60s", "--shutdown-grace", "60s"];
+        let program = Program::start(&[&times[..], &["--fd-tables", tables]].concat());
+        program.signal(signal);
+        let (code, said) = program.end_in_time();
+        assert_eq!(code, Some(0));
+        assert!(said.starts_with("fanfare let 0 clients go in "), "{said}");
+    }
+}
+
+#[test]
+fn a_publish_that_is_under_way_when_it_closes_is_answered() {
+    for tables in TABLES {
+        let words = ["--drain-time", "0", "--shutdown-grace", "60s", "--workers", "5", "--fd-tables", tables];
+        let program = Program::start(&words);
+        let body = json!({"event": "last"}).to_string();
+        let mut line = Line::open(program.address);
+        let head = format!("Host: {}\r\nContent-Length: {}\r\nExpect: 100-continue", program.address, body.len());
+        write!(line.0.get_mut(), "POST /api/publish HTTP/1.1\r\n{head}\r\n\r\n").unwrap();
+        assert_eq!(line.answer("POST").status, 100);
+        program.signal("TERM");
+        // The workers that have no request to answer could end now.
+        while TcpStream::connect(program.address).is_ok() {}
+        line.0.get_mut().write_all(body.as_bytes()).unwrap();
+        let answer = line.answer("POST");
+        assert_eq!((answer.status, answer.json()), (200, json!({"sockets": 0})));
+        assert_eq!(program.end_in_time().0, Some(0));
     }
 }
 

@@ -28,6 +28,8 @@ pub struct Mailbox {
     posts: ArrayQueue<Post>,
     /// Whether the owner knows, or will soon look.
     alerted: AtomicBool,
+    /// Whether the owner has nothing left and only stays for the others, who may still ask it for something.
+    finished: AtomicBool,
     closed: AtomicBool,
     waker: mio::Waker,
     /// The way for streams, if the owner has a descriptor table of its own.
@@ -44,6 +46,25 @@ pub fn collect(shard: &mut Shard, outgoing: &mut VecDeque<(u16, Post)>) {
         }
     }
     outgoing.extend(batches.into_iter().map(|(to, batch)| (to, Post::Mail(batch))));
+}
+
+/// For a worker that closes, when it has nothing left. The last one wakes the others, who have waited for it.
+pub fn finish(mailboxes: &[Mailbox], worker: u16) {
+    let was_finished = mailboxes[usize::from(worker)].finished.swap(true, Ordering::SeqCst);
+    if !was_finished && all_finished(mailboxes) {
+        mailboxes.iter().for_each(Mailbox::alert);
+    }
+}
+
+/// Whether no worker has anything left, so that none needs another one.
+pub fn all_finished(mailboxes: &[Mailbox]) -> bool {
+    mailboxes.iter().all(|mailbox| mailbox.finished.load(Ordering::SeqCst))
+}
+
+/// For a worker, at its end: nobody will look any more, and nobody has to wait for it.
+pub fn close(mailboxes: &[Mailbox], worker: u16) {
+    mailboxes[usize::from(worker)].close();
+    finish(mailboxes, worker);
 }
 
 /// What one thread gives to a worker.
@@ -86,6 +107,7 @@ impl Mailbox {
         Mailbox {
             posts: ArrayQueue::new(MAILBOX_POSTS_MAX),
             alerted: AtomicBool::new(false),
+            finished: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             waker,
             passage,
@@ -121,9 +143,8 @@ impl Mailbox {
         }
     }
 
-    /// For the owner, at its end: nobody will look any more. What waits is dropped, so that whoever waits for an answer
-    /// learns of it.
-    pub fn close(&self) {
+    /// What waits is dropped, so that whoever waits for an answer learns of it.
+    fn close(&self) {
         self.closed.store(true, Ordering::SeqCst);
         self.empty();
     }

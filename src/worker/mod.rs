@@ -129,13 +129,16 @@ pub struct Worker<A> {
 }
 
 impl<A: App + 'static> Worker<A> {
-    /// Turns until the server is shut down and everybody is gone, or the time for that is over.
+    /// Turns until the server is shut down and everybody is gone, here and from the other workers, or the time for that is
+    /// over. A request here may need an answer from each of them, so none ends before all have nothing left.
     async fn run(self: Rc<Self>, poller: &mut Poller, listener: Listener) {
         let mut buffer = vec![0; READ_BYTES_MAX].into_boxed_slice();
         let mut listener = Some(listener);
         let mut busy = false;
         loop {
-            if busy || self.has_work() {
+            // One more turn finds what the others posted before they had nothing left.
+            let is_last = self.is_over();
+            if busy || is_last || self.has_work() {
                 tokio::task::yield_now().await;
             } else {
                 tokio::select! {
@@ -148,11 +151,14 @@ impl<A: App + 'static> Worker<A> {
             }
             busy = self.turn(poller, listener.as_mut(), &mut buffer);
             self.note_drained();
-            let is_closing = *self.closing.borrow();
-            if is_closing {
+            if *self.closing.borrow() {
                 listener = None;
+                if self.is_empty() {
+                    mailbox::finish(&self.mailboxes, self.number);
+                }
             }
-            if (is_closing && self.is_empty()) || self.ends_by.get().is_some_and(|end| Instant::now() >= end) {
+            let is_late = self.ends_by.get().is_some_and(|end| Instant::now() >= end);
+            if is_late || (is_last && self.is_empty()) {
                 return;
             }
         }
@@ -495,9 +501,17 @@ impl<A: App + 'static> Worker<A> {
         Some(self.started + Duration::from_millis(due))
     }
 
+    /// Whether nothing is left here. Once it closes that is final: nobody is let in any more, and what the others still
+    /// ask is answered in the same turn. Only a stream that was on its way here comes late, to be told that it does.
     fn is_empty(&self) -> bool {
         let shard = self.shard.borrow();
-        shard.session_count() == 0 && shard.conn_count() == 0 && self.http_connections.get() == 0 && !shard.has_work()
+        let has_peers = shard.session_count() > 0 || shard.conn_count() > 0 || self.http_connections.get() > 0;
+        !has_peers && !shard.has_work() && self.outgoing.borrow().is_empty()
+    }
+
+    /// Whether it closes and nothing is left, here and at the other workers.
+    fn is_over(&self) -> bool {
+        *self.closing.borrow() && self.is_empty() && mailbox::all_finished(&self.mailboxes)
     }
 }
 

@@ -5,7 +5,7 @@ use super::exchanges::Exchanges;
 use super::http::Routes;
 use super::listen::{Claim, Listener};
 use super::load::Load;
-use super::mailbox::{Mailbox, Post};
+use super::mailbox::{self, Mailbox, Post};
 use super::passage::Passage;
 use super::seldom::Seldom;
 use super::streams::{self, Poller};
@@ -108,6 +108,8 @@ pub fn start<A: App + 'static>(
     app: impl Fn(u16) -> A + Send + Clone + 'static,
 ) -> Result<Workers, Failure> {
     let Groundwork { mailboxes, seats, own_tables } = groundwork;
+    // One for each worker, so that nobody waits for those that never begin.
+    let endings: Vec<_> = (0..mailboxes.len()).map(|number| Ending::of(&mailboxes, number as u16)).collect();
     listen::warn_if_capped(settings.accept_queue);
     let (home, keeper) = if own_tables { Home::of_own_tables().map_err(Failure::Resources)? } else { Home::shared() };
     let mut threads = Vec::from_iter(keeper);
@@ -116,7 +118,7 @@ pub fn start<A: App + 'static>(
     let (begun, beginnings) = channel();
     let (ended, last) = channel();
     let started = Instant::now();
-    for (number, seat) in seats.into_iter().enumerate() {
+    for (number, (seat, ending)) in seats.into_iter().zip(endings).enumerate() {
         let mut seed = [0; 32];
         rand::rng().fill(&mut seed[..]);
         let setup = Setup {
@@ -138,7 +140,11 @@ pub fn start<A: App + 'static>(
         };
         let (begins, home) = (begun.clone(), home.clone());
         // When `live` returns, nothing else of the setup is left on its thread.
-        let body = move || home.give_back(live(setup, seat, begins));
+        let body = move || {
+            let lent = live(setup, seat, begins);
+            drop(ending);
+            home.give_back(lent);
+        };
         match thread::Builder::new().name(format!("fanfare-{number}")).spawn(body) {
             Ok(thread) => threads.push(thread),
             Err(error) => {
@@ -179,14 +185,26 @@ struct Beginning {
     without_uring: Option<io::Error>,
 }
 
+/// The end of a worker, however it comes: when this is dropped, nobody reaches it or waits for it any more.
+///
 /// A worker that panics has broken one of our own promises, and nobody could reach its sessions any more: the others
 /// end too, and whoever waits for the server learns of the panic.
-struct Ending(Arc<[Mailbox]>);
+struct Ending {
+    mailboxes: Arc<[Mailbox]>,
+    number: u16,
+}
+
+impl Ending {
+    fn of(mailboxes: &Arc<[Mailbox]>, number: u16) -> Ending {
+        Ending { mailboxes: Arc::clone(mailboxes), number }
+    }
+}
 
 impl Drop for Ending {
     fn drop(&mut self) {
+        mailbox::close(&self.mailboxes, self.number);
         if thread::panicking() {
-            shut_down(&self.0);
+            shut_down(&self.mailboxes);
         }
     }
 }
@@ -215,8 +233,7 @@ fn live<A: App + 'static>(
     seat: Seat,
     begun: Sender<Result<Beginning, Failure>>,
 ) -> Lent {
-    let (number, mailboxes) = (setup.number, Arc::clone(&setup.mailboxes));
-    let _ending = Ending(Arc::clone(&mailboxes));
+    let mailboxes = Arc::clone(&setup.mailboxes);
     let (poll, runtime) = seat.take();
     let (beginning, tools) = match begin(&setup) {
         Ok((beginning, tools)) => (Ok(beginning), Some(tools)),
@@ -228,7 +245,6 @@ fn live<A: App + 'static>(
         Some(tools) => work(setup, tools, poll, &runtime),
         None => poll,
     };
-    mailboxes[usize::from(number)].close();
     Lent { poll, runtime, mailboxes }
 }
 
@@ -331,4 +347,84 @@ pub fn drain(mailboxes: &[Mailbox], over: Duration) {
 /// A worker that has ended already needs no telling.
 fn tell(mailboxes: &[Mailbox], post: impl Fn() -> Post) {
     mailboxes.iter().for_each(|mailbox| _ = mailbox.post(post()));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::shard::mail::Event;
+    use std::net::Ipv4Addr;
+    use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+
+    /// Nobody waits so long in a test: what ends in time did not wait for it.
+    const LONG: Duration = Duration::from_secs(60);
+    const PATIENCE: Duration = Duration::from_secs(5);
+    const WORKERS: u16 = 3;
+
+    struct Deaf;
+
+    impl App for Deaf {
+        fn handle(&self, _: &RefCell<Shard>, _: Event<'_>) {}
+    }
+
+    fn groundwork() -> Groundwork {
+        prepare(Layout { workers: WORKERS.into(), own_tables: false }).unwrap()
+    }
+
+    fn start_deaf(groundwork: Groundwork) -> Workers {
+        let settings = Arc::new(Settings { shutdown_grace: LONG, ..Settings::default() });
+        let routes = Routes(Arc::new(|_| unreachable!("nobody asks")));
+        let claim = claim((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
+        let admission = Admission::new(&settings);
+        let workers = start(groundwork, claim, &settings, &admission, &routes, Carries::Messages, |_| Deaf);
+        workers.unwrap_or_else(|_| panic!("they can start"))
+    }
+
+    /// What the workers have counted when all have ended. `None`: one of them panicked.
+    fn end_of(workers: Workers) -> Option<Vec<Census>> {
+        let (sender, ended) = channel();
+        thread::spawn(move || sender.send(catch_unwind(AssertUnwindSafe(|| workers.join())).ok()));
+        ended.recv_timeout(PATIENCE).expect("they end")
+    }
+
+    fn has_ended(mailbox: &Mailbox) -> bool {
+        mailbox.post(Post::Call(Box::new(|| {}))).is_err()
+    }
+
+    #[test]
+    fn workers_with_nothing_left_end_together() {
+        let groundwork = groundwork();
+        let mailboxes = Arc::clone(&groundwork.mailboxes);
+        let workers = start_deaf(groundwork);
+        drain(&mailboxes, LONG);
+        assert_eq!(end_of(workers).map(|all| all.len()), Some(WORKERS.into()));
+    }
+
+    #[test]
+    fn a_worker_that_panics_takes_the_others_along_and_nobody_waits_for_it() {
+        for number in 0..WORKERS {
+            let groundwork = groundwork();
+            let mailboxes = Arc::clone(&groundwork.mailboxes);
+            let workers = start_deaf(groundwork);
+            let call = Box::new(|| resume_unwind(Box::new("on purpose")));
+            mailboxes[usize::from(number)].post(Post::Call(call)).unwrap();
+            assert!(end_of(workers).is_none(), "whoever waits learns of it");
+            let deadline = Instant::now() + PATIENCE;
+            while mailboxes.iter().any(|mailbox| !has_ended(mailbox)) {
+                assert!(Instant::now() < deadline, "the others do not end");
+                thread::yield_now();
+            }
+        }
+    }
+
+    #[test]
+    fn nobody_waits_for_a_worker_that_never_began() {
+        let mut groundwork = groundwork();
+        groundwork.seats.pop();
+        let mailboxes = Arc::clone(&groundwork.mailboxes);
+        let workers = start_deaf(groundwork);
+        assert!(has_ended(&mailboxes[usize::from(WORKERS) - 1]), "nobody waits for room in its mailbox either");
+        shut_down(&mailboxes);
+        assert_eq!(end_of(workers).map(|all| all.len()), Some(usize::from(WORKERS) - 1));
+    }
 }

@@ -90,7 +90,7 @@ impl Connection {
                 body.resize(length.parse().expect("a length"), 0);
                 self.reader.read_exact(&mut body).expect("a body as long as its head says");
             }
-            None if status == 101 || status == 204 => {}
+            None if matches!(status, 100 | 101 | 204) => {}
             None => drop(self.reader.read_to_end(&mut body).expect("a body within 5 s")),
         }
         response.body = String::from_utf8(body).expect("a body that is text");
