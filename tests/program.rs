@@ -403,6 +403,41 @@ fn a_log_filter_that_cannot_be_is_refused_and_one_that_can_overrides_the_level()
     }
 }
 
+/// A program with a standard error that takes nothing.
+#[cfg(target_os = "linux")]
+fn unheard(words: &[&str]) -> Program {
+    let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+    let mut command = command(&[&["serve"], words].concat());
+    command.stderr(full);
+    Program::of(command)
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_log_that_cannot_be_written_does_not_keep_it_from_draining() {
+    let program = unheard(&[]);
+    let mut client = WebSocket::connect(&program);
+    program.signal("TERM");
+    assert_eq!(client.next(), None);
+    drop(client);
+    let (code, said) = program.end();
+    assert_eq!(code, Some(0));
+    assert!(said.starts_with("fanfare let 1 client go in "), "{said}");
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_log_that_cannot_be_written_lets_no_stranger_end_it() {
+    let program = unheard(&["--proxy-protocol", "required", "--trusted-proxy", "127.0.0.9"]);
+    // As many as reach every worker, each of which has a line of its own to write.
+    for _ in 0..20 {
+        let mut stranger = Line::open(program.address);
+        assert_eq!(stranger.0.read(&mut [0]).unwrap(), 0);
+    }
+    program.signal("TERM");
+    assert_eq!(program.end().0, Some(0));
+}
+
 // ---- publishing
 
 #[test]

@@ -258,7 +258,11 @@ fn log_filter(config: &Config) -> Result<EnvFilter, Problem> {
 }
 
 fn log_to_stderr(config: &Config) -> Result<SetFilter, Problem> {
-    let lines = tracing_subscriber::fmt().with_env_filter(log_filter(config)?).with_writer(std::io::stderr);
+    // A line that cannot be written is lost. To report that, the subscriber would write to stderr too, and panic.
+    let lines = tracing_subscriber::fmt()
+        .with_env_filter(log_filter(config)?)
+        .with_writer(std::io::stderr)
+        .log_internal_errors(false);
     // The two formats are two types.
     macro_rules! start {
         ($lines:expr) => {{
