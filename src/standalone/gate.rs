@@ -57,8 +57,10 @@ impl Gate {
     }
 
     /// From now on these hold, for who comes then.
-    pub fn set_limits(&self, limits: Limits) {
-        self.inside().limits = limits;
+    pub fn set_limits(&self, limits: Limits, now: Instant) {
+        let mut inside = self.inside();
+        inside.change_rate(limits.per_second_max, now);
+        inside.limits = limits;
     }
 
     /// Room for a body, before it is read.
@@ -136,6 +138,17 @@ impl Inside {
         }
         self.paid = full + price(events);
         Ok(())
+    }
+
+    /// What is owed is events, and a higher rate pays them sooner. Under a lower one it takes no longer than it would have:
+    /// who published a lot while that was allowed need not atone for it. Without a rate nothing is owed, nor will be later.
+    fn change_rate(&mut self, per_second: usize, now: Instant) {
+        let owed = self.paid.saturating_duration_since(now);
+        let before = self.limits.per_second_max;
+        self.paid = match per_second {
+            0 => now,
+            _ => now + owed.mul_f64((before as f64 / per_second as f64).min(1.0)),
+        };
     }
 }
 
@@ -219,5 +232,58 @@ mod tests {
         // Three seconds' worth, of which the bucket had one.
         assert!(publish(&gate, 1, at(250 + 2_249)).is_err());
         assert!(publish(&gate, 1, at(250 + 2_250)).is_ok());
+    }
+    /// A gate with a debt of 99 seconds: 1,000 events at 10 a second, of which the bucket had 10.
+    fn indebted() -> (Arc<Gate>, Instant) {
+        let (gate, now) = gate(1000, 1000, 10);
+        assert!(publish(&gate, 1000, now).is_ok());
+        assert!(publish(&gate, 1, now + Duration::from_millis(99_099)).is_err());
+        (gate, now)
+    }
+
+    fn set_rate(gate: &Arc<Gate>, per_second_max: usize, now: Instant) {
+        gate.set_limits(Limits { events_max: 1000, bytes_max: 1000, per_second_max }, now);
+    }
+
+    #[test]
+    fn what_is_owed_is_paid_at_a_higher_rate_as_soon_as_there_is_one() {
+        let (gate, now) = indebted();
+        let at = |ms: u64| now + Duration::from_millis(ms);
+        // Half of it is paid by then. Of the other 500, the new bucket has 250.
+        set_rate(&gate, 250, at(50_000));
+        assert!(publish(&gate, 1, at(50_000 + 1_003)).is_err());
+        assert!(publish(&gate, 1, at(50_000 + 1_004)).is_ok());
+        set_rate(&gate, 1_000_000, at(51_004));
+        assert!(publish(&gate, 1000, at(51_004)).is_ok());
+    }
+
+    #[test]
+    fn under_a_lower_rate_nothing_is_owed_for_longer_than_before() {
+        let (gate, now) = gate(1000, 1000, 1000);
+        let at = |ms: u64| now + Duration::from_millis(ms);
+        assert!(publish(&gate, 1000, at(0)).is_ok());
+        set_rate(&gate, 10, at(0));
+        assert!(publish(&gate, 10, at(999)).is_err());
+        assert!(publish(&gate, 10, at(1000)).is_ok());
+        assert!(publish(&gate, 1, at(1000)).is_err());
+    }
+
+    #[test]
+    fn the_same_rate_once_more_changes_nothing() {
+        let (gate, now) = indebted();
+        let at = |ms: u64| now + Duration::from_millis(ms);
+        set_rate(&gate, 10, at(50_000));
+        assert!(publish(&gate, 1, at(99_099)).is_err());
+        assert!(publish(&gate, 1, at(99_101)).is_ok());
+    }
+
+    #[test]
+    fn what_is_owed_is_forgotten_when_there_is_no_rate_for_a_while() {
+        let (gate, now) = indebted();
+        set_rate(&gate, 0, now);
+        assert!(publish(&gate, 1000, now).is_ok());
+        set_rate(&gate, 10, now);
+        assert!(publish(&gate, 10, now).is_ok());
+        assert!(publish(&gate, 1, now).is_err());
     }
 }

@@ -108,7 +108,7 @@ impl Shared {
     /// From now on this one is in effect, for clients too.
     pub fn set_config(&self, config: Config) {
         self.permissions.grant(&config, &self.io);
-        self.gate.set_limits(publishing(&config.limits));
+        self.gate.set_limits(publishing(&config.limits), Instant::now());
         self.keys.set_limits(config.limits.idempotency_time, config.limits.idempotency_keys_max);
         *self.config.write().expect("nothing panics while it holds this lock") = Arc::new(config);
     }
