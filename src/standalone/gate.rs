@@ -97,6 +97,13 @@ impl Gate {
 }
 
 impl Place {
+    /// The body has been read. Nobody may have said how long it would be, and then its room is that of the largest.
+    pub fn shrink_to(&mut self, bytes: usize) {
+        let spare = self.bytes.checked_sub(bytes).expect("a body is no larger than what it was given room for");
+        self.gate.inside().bytes -= spare;
+        self.bytes = bytes;
+    }
+
     /// Room for the body's events, once it is known how many they are. All of them are let in, or none.
     pub fn admit(&mut self, events: usize, now: Instant) -> Result<(), Refusal> {
         let mut inside = self.gate.inside();
@@ -191,6 +198,18 @@ mod tests {
         drop(place);
         assert!(gate.enter(41).is_ok());
         assert_eq!(gate.refused(), (1, 0));
+    }
+
+    #[test]
+    fn what_a_body_does_not_need_is_free_once_it_was_read() {
+        let (gate, _) = gate(10, 100, 0);
+        let mut place = gate.enter(90).unwrap();
+        assert!(gate.enter(60).is_err());
+        place.shrink_to(40);
+        assert_eq!(gate.pending(), (0, 40));
+        assert!(gate.enter(60).is_ok());
+        drop(place);
+        assert_eq!(gate.pending(), (0, 0));
     }
 
     #[test]

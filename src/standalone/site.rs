@@ -215,6 +215,7 @@ impl Shared {
         body: &[u8],
         mut place: gate::Place,
     ) -> Result<Answer, Refusal> {
+        place.shrink_to(body.len());
         let ticket = match key.map(|key| self.keys.begin(key, body, Instant::now())).transpose()? {
             Some(Begun::Before(answer)) => return Ok(replayed(answer)),
             Some(Begun::Anew(ticket)) => Some(ticket),
@@ -434,6 +435,24 @@ mod tests {
             assert_eq!(shared.gate.pending(), (0, 0));
             assert!(publish(Arc::clone(&shared), None, ONE).await.is_ok());
             assert_eq!(io.stats().await.unwrap().broadcasts, 3);
+        });
+        server.close();
+    }
+
+    #[test]
+    fn a_body_that_has_arrived_counts_its_own_bytes_whatever_room_was_kept_for_it() {
+        let io = Io::with_settings(Settings { workers: 2, pin: false, ..Settings::default() });
+        let (shared, server, free) = with_a_busy_worker(&io, 3);
+        run(async {
+            let place = shared.gate.enter(1_000_000).unwrap();
+            let publisher = Arc::clone(&shared);
+            let answer =
+                tokio::task::spawn_local(async move { publisher.publish_body(None, TWO.as_bytes(), place).await });
+            tokio::task::yield_now().await;
+            assert_eq!(shared.gate.pending(), (2, TWO.len()));
+            free.send(()).unwrap();
+            assert!(answer.await.unwrap().is_ok());
+            assert_eq!(shared.gate.pending(), (0, 0));
         });
         server.close();
     }
