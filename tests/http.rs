@@ -105,6 +105,11 @@ fn assert_upgrade_refused(connection: &mut Connection, response: &Response, mess
     assert_eq!(connection.rest(), b"", "{what}");
 }
 
+/// Every refusal is counted.
+fn assert_refusals_counted(fixture: &Fixture, refused: usize) {
+    assert_eq!(block_on(fixture.io.stats()).expect("the server runs").refused, refused as u64);
+}
+
 #[test]
 fn a_refused_request_is_told_code_and_message_in_the_order_of_the_reference() {
     let fixture = Fixture::new(settings());
@@ -142,8 +147,7 @@ fn a_refused_request_is_told_code_and_message_in_the_order_of_the_reference() {
         let response = Connection::open(address).request(method, &format!("/socket.io/?{query}"), &[], b"");
         assert_refused(&response, *refusal, &format!("{method} {query}"));
     }
-    let refused = block_on(fixture.io.stats()).expect("the server runs").refused;
-    assert_eq!(refused, cases.len() as u64, "every refusal is counted");
+    assert_refusals_counted(&fixture, cases.len());
 }
 
 #[test]
@@ -169,12 +173,13 @@ fn a_refused_upgrade_is_told_in_plain_text_and_its_connection_closes() {
         ("GET", "EIO=3&transport=websocket".to_owned(), UNSUPPORTED),
         ("GET", "EIO=999&transport=websocket".to_owned(), UNSUPPORTED),
     ];
-    for (method, query, (_, message)) in cases {
+    for (method, query, (_, message)) in &cases {
         let what = format!("{method} {query}");
         let mut connection = Connection::open(address);
         let response = connection.upgrade(method, &format!("/socket.io/?{query}"), &[]);
         assert_upgrade_refused(&mut connection, &response, message, &what);
     }
+    assert_refusals_counted(&fixture, cases.len());
 }
 
 #[test]
@@ -200,6 +205,7 @@ fn a_broken_websocket_handshake_is_refused() {
         let response = connection.upgrade("GET", target, &[header]);
         assert_upgrade_refused(&mut connection, &response, message, &what);
     }
+    assert_refusals_counted(&fixture, cases.len());
 }
 
 #[test]
@@ -608,10 +614,12 @@ fn other_methods_than_get_and_post_are_a_500_and_nothing_more() {
     let fixture = Fixture::new(settings());
     let address = fixture.address();
     let target = connected_session(address);
-    for method in ["PUT", "DELETE", "PATCH", "OPTIONS"] {
+    let methods = ["PUT", "DELETE", "PATCH", "OPTIONS"];
+    for method in methods {
         let response = Connection::open(address).request(method, &target, &[], b"42[\"echo\"]");
         assert_eq!(response.brief(), (500, ""), "{method}");
     }
+    assert_refusals_counted(&fixture, methods.len());
     assert_open(address, &target);
 }
 

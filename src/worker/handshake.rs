@@ -100,6 +100,8 @@ pub fn is_proxy(settings: &Settings, peer: SocketAddr) -> bool {
 /// Why a WebSocket is not let in.
 pub enum Denial {
     Refused(Refusal),
+    /// The shard of its session has refused it, and counted that.
+    RefusedByShard(Refusal),
     /// A rule of the WebSocket handshake itself was broken (RFC 6455, section 4.2.1).
     BadVersion,
     BadKey,

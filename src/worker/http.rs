@@ -271,7 +271,10 @@ impl<A: App + 'static> Connection<A> {
             Some(Reply::Payload(payload)) => payload_response(payload),
             Some(Reply::Done) => done_response(),
             Some(Reply::Broken) => with_status(StatusCode::BAD_REQUEST),
-            Some(Reply::MethodUnknown) => with_status(StatusCode::INTERNAL_SERVER_ERROR),
+            Some(Reply::MethodUnknown) => {
+                self.count_broken_rule();
+                with_status(StatusCode::INTERNAL_SERVER_ERROR)
+            }
             Some(Reply::Refused(refusal)) => self.refusal_response(refusal),
             Some(Reply::Accepted) => unreachable!("only an upgrade is accepted"),
             None => self.refuse(Refusal::ShuttingDown),
@@ -324,7 +327,7 @@ impl<A: App + 'static> Connection<A> {
         let mut waiting = self.worker.ask(sid, Ask::Upgrade);
         match waiting.reply().await {
             Some(Reply::Accepted) => Ok((Becomes::TransportOf(sid), handshake::accept_key(request.headers())?)),
-            Some(Reply::Refused(refusal)) => Err(refusal.into()),
+            Some(Reply::Refused(refusal)) => Err(Denial::RefusedByShard(refusal)),
             _ => Err(Refusal::ShuttingDown.into()),
         }
     }
@@ -347,8 +350,12 @@ impl<A: App + 'static> Connection<A> {
 
     fn count(&self, refusal: Refusal) {
         if !self.worker.admission.note_refusal(refusal) {
-            self.worker.shard.borrow_mut().counters.refused += 1;
+            self.count_broken_rule();
         }
+    }
+
+    fn count_broken_rule(&self) {
+        self.worker.shard.borrow_mut().counters.refused += 1;
     }
 
     fn refuse(&self, refusal: Refusal) -> Response<Body> {
@@ -358,15 +365,22 @@ impl<A: App + 'static> Connection<A> {
 
     fn denied(&self, denial: Denial) -> Response<Body> {
         let refusal = match denial {
-            Denial::Refused(refusal) => refusal,
-            Denial::BadKey => return bad_upgrade("Missing or invalid Sec-WebSocket-Key header"),
+            Denial::Refused(refusal) => {
+                self.count(refusal);
+                refusal
+            }
+            Denial::RefusedByShard(refusal) => refusal,
+            Denial::BadKey => {
+                self.count_broken_rule();
+                return bad_upgrade("Missing or invalid Sec-WebSocket-Key header");
+            }
             Denial::BadVersion => {
+                self.count_broken_rule();
                 let mut response = bad_upgrade("Missing or invalid Sec-WebSocket-Version header");
                 response.headers_mut().insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13, 8"));
                 return response;
             }
         };
-        self.count(refusal);
         let (_, message, status) = refusal.wire();
         let mut response = bad_upgrade(message);
         *response.status_mut() = StatusCode::from_u16(status).expect("the table holds valid statuses");
