@@ -1260,7 +1260,10 @@ impl Reloading {
     fn start(name: &str, text: &str, words: &[&str]) -> Reloading {
         let file = scratch(name).join("fanfare.toml");
         std::fs::write(&file, text).unwrap();
-        let mut command = command(&[&["serve", "--config", file.to_str().unwrap()], words].concat());
+        Reloading::of(command(&[&["serve", "--config", file.to_str().unwrap()], words].concat()), file)
+    }
+
+    fn of(mut command: Command, file: PathBuf) -> Reloading {
         command.env("NO_COLOR", "1").stderr(Stdio::piped());
         let mut program = Program::of(command);
         let log = BufReader::new(program.child.stderr.take().unwrap());
@@ -1270,6 +1273,10 @@ impl Reloading {
     /// Has the program reread its file with this text. Returns the log up to a line with `until`.
     fn reread(&mut self, text: &str, until: &str) -> String {
         std::fs::write(&self.file, text).unwrap();
+        self.reread_as_it_is(until)
+    }
+
+    fn reread_as_it_is(&mut self, until: &str) -> String {
         self.program.signal("HUP");
         let mut log = String::new();
         while !log.contains(until) {
@@ -1359,13 +1366,25 @@ fn a_file_with_a_mistake_changes_nothing_and_says_why() {
         assert_eq!(program(&reloading).header("access-control-allow-origin"), Some("*"), "{text}");
     }
     std::fs::remove_file(&reloading.file).unwrap();
-    reloading.program.signal("HUP");
-    let mut log = String::new();
-    while !log.contains("cannot read") {
-        assert_ne!(reloading.log.read_line(&mut log).unwrap(), 0, "it ended: {log}");
-    }
+    reloading.reread_as_it_is("cannot read");
     assert_eq!(reloading.reloads(), (0, 4));
     assert_eq!(reloading.reread("", "reread").matches("need a restart").count(), 0);
     assert_eq!(program(&reloading).header("access-control-allow-origin"), None);
     assert_eq!(reloading.reloads(), (1, 4));
+}
+
+#[test]
+fn a_configuration_that_came_through_a_pipe_is_not_reread_and_nothing_changes() {
+    let (pipe, mut writer) = std::io::pipe().unwrap();
+    write!(writer, "[server]\npublish_key = \"{KEY}\"\n").unwrap();
+    drop(writer);
+    let mut command = command(&["serve", "--config", "/dev/stdin"]);
+    command.stdin(pipe);
+    let mut reloading = Reloading::of(command, PathBuf::from("/dev/stdin"));
+    let mut log = reloading.reread_as_it_is("the configuration ");
+    assert!(log.contains("the configuration stays as it was: 1 problem in the configuration:\n"), "{log}");
+    reloading.log.read_line(&mut log).unwrap();
+    assert!(log.contains("cannot read \"/dev/stdin\": it is no regular file"), "{log}");
+    assert_eq!(reloading.reloads(), (0, 1));
+    assert_eq!(reloading.program.publish(json!({"event": "hello"})).status, 401);
 }

@@ -20,7 +20,7 @@ mod stats;
 
 use clap::{CommandFactory as _, Parser, Subcommand};
 use config::{Config, ConfigErrors, Flags};
-use std::io::Write as _;
+use std::io::{self, Write as _};
 use std::process::ExitCode;
 
 /// A Socket.IO server for massive fan-out: one event in, a hundred thousand sockets out.
@@ -69,16 +69,25 @@ fn read_config(flags: &Flags) -> Result<Config, ConfigErrors> {
     config::load(flags, config::environment(), |path| std::fs::read_to_string(path))
 }
 
+/// The same once more, on a server that runs. A pipe, as in `--config <(…)`, has been read to its end: what is in it now
+/// is an empty configuration, with which every option would fall back to its default.
+fn reread_config(flags: &Flags) -> Result<Config, ConfigErrors> {
+    config::load(flags, config::environment(), |path| match std::fs::metadata(path)?.is_file() {
+        true => std::fs::read_to_string(path),
+        false => Err(io::Error::other("it is no regular file, which alone can be read a second time")),
+    })
+}
+
 /// What the operator has to change.
 fn refuse(problem: &dyn std::fmt::Display) -> ExitCode {
     // Nobody may be reading, and the exit code says it too.
-    let _ = writeln!(std::io::stderr(), "fanfare: {problem}");
+    let _ = writeln!(io::stderr(), "fanfare: {problem}");
     ExitCode::from(ConfigErrors::EXIT_CODE)
 }
 
 /// Prints, and does not mind if nobody reads: a server does not stop because its start-up text went to a closed pipe.
 fn say(text: &str) {
-    let mut out = std::io::stdout().lock();
+    let mut out = io::stdout().lock();
     let _ = out.write_all(text.as_bytes());
     let _ = out.flush();
 }

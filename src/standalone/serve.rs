@@ -8,7 +8,7 @@ use super::bundles::{self, Bundles};
 use super::clients::Permissions;
 use super::config::{Config, FdTables, Flags, LogFormat, Origins, ProxyProtocol, Reloaded, SendPath};
 use super::site::{Shared, Site};
-use super::{read_config, say, stats};
+use super::{reread_config, say, stats};
 use crate::Cors;
 use crate::Feed;
 use crate::Io;
@@ -126,7 +126,7 @@ fn reload(flags: &Flags, shared: &Arc<Shared>, set_filter: &SetFilter) {
         shared.reloads_failed.fetch_add(1, Ordering::Relaxed);
         tracing::error!("the configuration stays as it was: {problem}");
     };
-    let new = read_config(flags).and_then(|new| shared.config().reload(&new));
+    let new = reread_config(flags).and_then(|new| shared.config().reload(&new));
     let Reloaded { config, changed, kept } = match new {
         Ok(reloaded) => reloaded,
         Err(errors) => return refuse(&errors),
