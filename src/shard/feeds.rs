@@ -20,10 +20,11 @@
 //! the rooms that it names hold; what goes to everyone, behind what all rooms hold. A held event is replaced by one with
 //! the same key and the same target only: else somebody might get neither.
 //!
-//! Nothing of this is in a membership or in a walk: a room without a rule pays nothing.
+//! Nothing of this is in a membership or in a walk: a room without a rule pays a lookup at most, whatever other rooms and
+//! namespaces hold.
 //!
-//! Invariants: a feed has a window or retains something; `holding` names the feeds that hold something, `retaining` the
-//!             rooms that retain something, by their last change; `retained_bytes` is the sum over a namespace's feeds.
+//! Invariants: a feed has a window or retains something; of each namespace, `holding` names the feeds that hold something,
+//!             `retaining` the rooms that retain something, by their last change, and `retained_bytes` is the sum.
 //! Limits:     `conflate_keys_max`, `retain_keys_max`, `retain_rooms_max`, `retain_bytes_max` (Settings).
 //! Not here:   what becomes of a packet whose receiver is behind (outbox.rs).
 
@@ -50,8 +51,6 @@ pub const ROOM_BYTES: usize = 1000;
 pub struct Feeds {
     feeds: Arena<Feed>,
     by_name: HashMap<Box<str>, Names>,
-    /// The feeds that hold something: the number of the change since which they do, and the slot.
-    holding: BTreeSet<(u64, u32)>,
     /// Numbers whatever is held or retained, in the order in which it changed.
     changes: u64,
 }
@@ -61,6 +60,8 @@ pub struct Feeds {
 struct Names {
     everyone: Option<Key<Feed>>,
     rooms: HashMap<Box<str>, Key<Feed>>,
+    /// Those that hold something: the number of the change since which they do, and the slot.
+    holding: BTreeSet<(u64, u32)>,
     /// The rooms that retain something: the number of the last change, and the slot.
     retaining: BTreeSet<(u64, u32)>,
     /// What it costs all of them together to retain what they do.
@@ -215,6 +216,41 @@ impl Feeds {
         }
     }
 
+    /// The feeds of a namespace that hold something, in the order in which they began to.
+    pub fn holding(&self, namespace: &str) -> impl Iterator<Item = Key<Feed>> {
+        let holding = self.by_name.get(namespace).into_iter().flat_map(|names| &names.holding);
+        holding.map(|&(_, slot)| self.feeds.key_at(slot).expect("it holds something"))
+    }
+
+    /// Those of all namespaces, in the same order.
+    fn all_holding(&self) -> Vec<Key<Feed>> {
+        let holding: BTreeSet<(u64, u32)> = self.by_name.values().flat_map(|names| &names.holding).copied().collect();
+        holding.into_iter().map(|(_, slot)| self.feeds.key_at(slot).expect("it holds something")).collect()
+    }
+
+    /// Has a feed's window hold an event. `true`: it has replaced one.
+    fn hold(&mut self, key: Key<Feed>, place: &str, target: &Arc<Target>, packet: &Arc<Prepared>) -> bool {
+        let change = self.next_change();
+        let feed = self.feeds.get_mut(key).expect("the caller has it");
+        let window = feed.window.as_mut().expect("the caller has seen it");
+        if window.held.is_empty() {
+            window.since = change;
+            let names = self.by_name.get_mut(&feed.namespace).expect("a feed is named");
+            names.holding.insert((change, key.slot()));
+        }
+        window.held.put(change, place, target, packet)
+    }
+
+    /// Takes what a feed holds, and begins its window anew. `None`: it holds nothing.
+    fn take_held(&mut self, key: Key<Feed>, now: Millis) -> Option<Newest> {
+        let feed = self.feeds.get_mut(key)?;
+        let window = feed.window.as_mut().filter(|window| !window.held.is_empty())?;
+        window.ends = now + window.every;
+        let names = self.by_name.get_mut(&feed.namespace).expect("a feed is named");
+        names.holding.remove(&(window.since, key.slot()));
+        Some(std::mem::take(&mut window.held))
+    }
+
     fn next_change(&mut self) -> u64 {
         self.changes += 1;
         self.changes
@@ -270,11 +306,11 @@ impl Feeds {
         assert_eq!(named.count(), self.feeds.len());
         for (key, feed) in self.feeds.iter() {
             assert_eq!(self.find(&feed.namespace, feed.room.as_deref()), Some(key));
-            if let Some(window) = &feed.window {
-                assert_eq!(self.holding.contains(&(window.since, key.slot())), !window.held.is_empty());
-            }
             assert!(feed.window.is_some() || !feed.retained.is_empty(), "an idle feed is freed");
-            let retaining = &self.by_name[&feed.namespace].retaining;
+            let Names { holding, retaining, .. } = &self.by_name[&feed.namespace];
+            if let Some(window) = &feed.window {
+                assert_eq!(holding.contains(&(window.since, key.slot())), !window.held.is_empty());
+            }
             let listed = feed.room.is_some() && !feed.retained.is_empty();
             assert_eq!(retaining.contains(&(feed.changed, key.slot())), listed);
             for newest in feed.window.iter().map(|window| &window.held).chain([&feed.retained]) {
@@ -284,12 +320,12 @@ impl Feeds {
             }
         }
         let holds = |feed: &Feed| feed.window.as_ref().is_some_and(|window| !window.held.is_empty());
-        assert_eq!(self.feeds.iter().filter(|(_, feed)| holds(feed)).count(), self.holding.len());
-        let retain = self.feeds.iter().filter(|(_, feed)| feed.room.is_some() && !feed.retained.is_empty()).count();
-        assert_eq!(self.by_name.values().map(|names| names.retaining.len()).sum::<usize>(), retain);
+        let retains = |feed: &Feed| feed.room.is_some() && !feed.retained.is_empty();
         for (name, names) in &self.by_name {
-            let feeds = self.feeds.iter().filter(|(_, feed)| feed.namespace == *name);
-            assert_eq!(feeds.map(|(_, feed)| feed.retained.cost()).sum::<usize>(), names.retained_bytes);
+            let feeds = || self.feeds.iter().map(|(_, feed)| feed).filter(|feed| feed.namespace == *name);
+            assert_eq!(feeds().filter(|feed| holds(feed)).count(), names.holding.len());
+            assert_eq!(feeds().filter(|feed| retains(feed)).count(), names.retaining.len());
+            assert_eq!(feeds().map(|feed| feed.retained.cost()).sum::<usize>(), names.retained_bytes);
         }
     }
 }
@@ -331,13 +367,7 @@ impl Shard {
             self.counters.windows_full += 1;
             self.flush(feed);
         }
-        let change = self.feeds.next_change();
-        let window = self.feeds.feeds.get_mut(feed).and_then(|feed| feed.window.as_mut()).expect("just seen");
-        if window.held.is_empty() {
-            window.since = change;
-            self.feeds.holding.insert((change, feed.slot()));
-        }
-        if window.held.put(change, &place, target, packet) {
+        if self.feeds.hold(feed, &place, target, packet) {
             self.counters.conflated_in_windows += 1;
         }
         Some(members)
@@ -369,13 +399,8 @@ impl Shard {
 
     /// What a feed holds leaves, and its window begins anew.
     fn flush(&mut self, key: Key<Feed>) {
-        // What left before may have made the limit on rooms forget this one.
-        let window = self.feeds.feeds.get_mut(key).and_then(|feed| feed.window.as_mut());
-        let Some(window) = window.filter(|window| !window.held.is_empty()) else { return };
-        window.ends = self.now + window.every;
-        let held = std::mem::take(&mut window.held);
-        let since = window.since;
-        self.feeds.holding.remove(&(since, key.slot()));
+        // What left before may have taken this along.
+        let Some(held) = self.feeds.take_held(key, self.now) else { return };
         for Entry { target, packet, .. } in held.by_change.into_values() {
             self.pass(&target, &packet);
         }
@@ -383,9 +408,7 @@ impl Shard {
 
     /// What everybody holds leaves: nothing will come after it.
     pub(super) fn flush_all(&mut self) {
-        while let Some(&(_, slot)) = self.feeds.holding.first() {
-            self.flush(self.feeds.feeds.key_at(slot).expect("it holds something"));
-        }
+        self.feeds.all_holding().into_iter().for_each(|key| self.flush(key));
     }
 
     /// One packet leaves, behind what was emitted to its receivers before.
@@ -397,16 +420,11 @@ impl Shard {
 
     /// Nothing for a room overtakes what the room holds, and nothing for everyone what any room holds.
     fn flush_before(&mut self, target: &Target) {
-        if self.feeds.holding.is_empty() {
+        if self.feeds.holding(&target.namespace).next().is_none() {
             return;
         }
         let holding: Vec<Key<Feed>> = match &target.rooms[..] {
-            [] => {
-                let feeds = self.feeds.holding.iter().filter_map(|&(_, slot)| self.feeds.feeds.key_at(slot));
-                let here =
-                    |&key: &Key<Feed>| self.feeds.feeds.get(key).is_some_and(|feed| feed.namespace == target.namespace);
-                feeds.filter(here).collect()
-            }
+            [] => self.feeds.holding(&target.namespace).collect(),
             rooms => rooms.iter().filter_map(|room| self.feeds.find(&target.namespace, Some(room))).collect(),
         };
         holding.into_iter().for_each(|key| self.flush(key));
@@ -503,13 +521,15 @@ impl Shard {
 
     /// A session is let go before windows end: what they hold for it, it gets now.
     pub(super) fn give_held(&mut self, session: Key<Session>) {
-        if self.feeds.holding.is_empty() {
+        if self.feeds.is_empty() {
             return;
         }
         let sockets = self.sessions.get(session).map(|session| session.sockets.clone()).unwrap_or_default();
         for slot in sockets {
             let key = self.sockets.key_at(slot).expect("a session lists its live sockets");
-            if self.is_connected(key) {
+            let socket = self.sockets.get(key).expect("just found");
+            let holds = self.feeds.holding(&self.namespace(socket.namespace).name).next().is_some();
+            if holds && self.is_connected(key) {
                 let packets = self.all_for(key, Feed::held);
                 self.give(key, &packets);
             }

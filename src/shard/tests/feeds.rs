@@ -21,6 +21,12 @@ fn rules() -> Settings {
     Settings { feeds, ping_interval: Duration::from_secs(3600), ..Settings::default() }
 }
 
+/// A rule for all rooms of a namespace, with a window and retained events.
+fn everywhere(namespace: &str) -> Feed {
+    let conflate_every = Some(Duration::from_millis(EVERY));
+    Feed { namespace: namespace.into(), room: Some("*".into()), conflate_every, retain: true, ..Feed::default() }
+}
+
 /// Where an event goes.
 #[derive(Clone, Copy, Default)]
 struct To<'t> {
@@ -135,6 +141,23 @@ fn other_rooms_and_namespaces_leave_a_window_alone() {
 }
 
 #[test]
+fn an_event_for_everyone_meets_only_what_its_own_namespace_holds() {
+    let mut server = with(Settings { feeds: vec![everywhere("/"), everywhere("/prices")], ..rules() });
+    let prices = To { namespace: Some("/prices"), ..To::default() };
+    for name in (0..100).map(|number| number.to_string()) {
+        let to = To { rooms: &[&name], ..prices };
+        server.feed(to, Some("a"), "[1]");
+        server.feed(to, Some("a"), "[2]");
+    }
+    let holding = |server: &Server| ["/", "/prices"].map(|name| server.shard.borrow().feeds.holding(name).count());
+    assert_eq!(holding(&server), [0, 100]);
+    server.feed(To::default(), None, "[3]");
+    assert_eq!(holding(&server), [0, 100]);
+    server.feed(prices, None, "[4]");
+    assert_eq!(holding(&server), [0, 0]);
+}
+
+#[test]
 fn an_event_replaces_only_what_was_for_the_same_receivers() {
     let mut server = with(rules());
     let ((one, first), (other, second)) = (server.member(&["window"]), server.member(&["window"]));
@@ -189,6 +212,28 @@ fn what_is_held_leaves_before_the_server_does() {
     drive::hear_out(&server.shard, &server.app);
     server.turn();
     assert_eq!(server.heard(conn), ["42[1]", "42[2]", "close"]);
+}
+
+#[test]
+fn when_the_server_leaves_what_its_namespaces_hold_leaves_in_the_order_in_which_they_began_to() {
+    let mut server = with(Settings { feeds: vec![everywhere("/"), everywhere("/prices")], ..rules() });
+    let conn = server.websocket();
+    ["40", "40/prices,"].iter().for_each(|connect| server.say(conn, connect));
+    let sockets = server.app.sockets.take();
+    let namespaces = ["/", "/prices"].repeat(3);
+    for data in ["[1]", "[2]"] {
+        for (number, namespace) in namespaces.iter().enumerate() {
+            let name = number.to_string();
+            server.join(sockets[number % 2], &name).expect("it is allowed");
+            server.feed(To { namespace: Some(namespace), rooms: &[&name], ..To::default() }, Some("a"), data);
+        }
+    }
+    server.heard(conn);
+    server.shard.borrow_mut().shut_down();
+    drive::hear_out(&server.shard, &server.app);
+    server.turn();
+    let leaves = ["42[2]", "42/prices,[2]"].repeat(3);
+    assert_eq!(server.heard(conn), [leaves, vec!["close"]].concat());
 }
 
 #[test]
