@@ -41,8 +41,9 @@ pub struct Settings {
     /// Rules for the events of namespaces and rooms; the first that fits counts. Default: none, which costs nothing.
     pub feeds: Vec<Feed>,
     /// Keys whose newest events a room with [`Feed::conflate_every`] may hold at a time, on each worker. One more, and what
-    /// is held leaves before its time. Default 1,000: as many symbols as a screen can show, at 200 bytes 200 KB a window
-    /// and client, a twentieth of `outbox_bytes_max`.
+    /// is held leaves before its time; so it does when it would exceed `outbox_bytes_max`, counted as for
+    /// `retain_bytes_max`, because each client gets all of it at once. Default 1,000: as many symbols as a screen can show,
+    /// at 200 bytes 200 KB a window and client, a twentieth of `outbox_bytes_max`.
     pub conflate_keys_max: usize,
     /// Keys whose newest events a room with [`Feed::retain`] keeps. One more, and the key that changed longest ago is
     /// forgotten. Default 1,000: whoever joins gets them all at once, so this times the size of an event has to stay well

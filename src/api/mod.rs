@@ -158,7 +158,8 @@ pub struct Stats {
     pub volatile_dropped: u64,
     /// Events that a newer one with the same key replaced in a window, counted on each worker.
     pub conflated_in_windows: u64,
-    /// Windows that ended early, because they held `conflate_keys_max` events.
+    /// Windows that ended early, because they held `conflate_keys_max` events, or would have held more than
+    /// `outbox_bytes_max`.
     pub windows_full: u64,
     /// Retained events that sockets got when they joined.
     pub caught_up: u64,

@@ -25,7 +25,7 @@
 //!
 //! Invariants: a feed has a window or retains something; of each namespace, `holding` names the feeds that hold something,
 //!             `retaining` the rooms that retain something, by their last change, and `retained_bytes` is the sum.
-//! Limits:     `conflate_keys_max`, `retain_keys_max`, `retain_rooms_max`, `retain_bytes_max` (Settings).
+//! Limits:     `conflate_keys_max`, `outbox_bytes_max`; `retain_keys_max`, `retain_rooms_max`, `retain_bytes_max` (Settings).
 //! Not here:   what becomes of a packet whose receiver is behind (outbox.rs).
 
 use super::arena::{Arena, Key};
@@ -41,8 +41,8 @@ use std::fmt::Write as _;
 use std::rc::Rc;
 use std::sync::Arc;
 
-/// What a retained event costs beside its bytes and its key: its head, its target, its places in the lists. Measured as
-/// 614 bytes on one worker, with 100 keys in each of 2,000 rooms; each worker more adds 165.
+/// What an event that is retained or held costs beside its bytes and its key: its head, its target, its places in the
+/// lists. Measured as 614 bytes on one worker, with 100 keys in each of 2,000 rooms; each worker more adds 165.
 pub const EVENT_BYTES: usize = 600;
 /// What a room costs that retains something. Measured as 900 bytes, on each worker, with one key in each of 50,000 rooms.
 pub const ROOM_BYTES: usize = 1000;
@@ -102,8 +102,12 @@ struct Entry {
 
 impl Entry {
     fn bytes(&self) -> usize {
-        self.packet.websocket().len() + self.key.len() + EVENT_BYTES
+        event_bytes(&self.key, &self.packet)
     }
+}
+
+fn event_bytes(key: &str, packet: &Prepared) -> usize {
+    packet.websocket().len() + key.len() + EVENT_BYTES
 }
 
 impl Feed {
@@ -123,6 +127,13 @@ impl Newest {
 
     fn is_empty(&self) -> bool {
         self.by_change.is_empty()
+    }
+
+    /// Whether these are too many, or too large, with one event more. By itself it never is.
+    fn is_full(&self, key: &str, packet: &Prepared, keys_max: usize, bytes_max: usize) -> bool {
+        let replaced = self.changes.get(key).map(|change| &self.by_change[change]);
+        let beside = self.bytes - replaced.map_or(0, Entry::bytes);
+        replaced.is_none() && self.len() >= keys_max || beside > 0 && beside + event_bytes(key, packet) > bytes_max
     }
 
     /// What it costs a room to retain this.
@@ -363,7 +374,9 @@ impl Shard {
             self.open_window(feed, every);
             return None;
         };
-        if window.held.len() >= self.settings.conflate_keys_max && !window.held.changes.contains_key(&*place) {
+        // All of it leaves for each client at once: what an outbox does not hold makes a slow client of a healthy one.
+        let (keys_max, bytes_max) = (self.settings.conflate_keys_max, self.settings.outbox_bytes_max);
+        if window.held.is_full(&place, packet, keys_max, bytes_max) {
             self.counters.windows_full += 1;
             self.flush(feed);
         }
@@ -599,7 +612,7 @@ pub fn whole_key<'r>(namespace: &str, rooms: impl Iterator<Item = &'r str>, key:
 }
 
 /// What a held event is replaced by: the same key for the same receivers.
-fn place(key: &str, target: &Target) -> String {
+pub fn place(key: &str, target: &Target) -> String {
     let volatile = if target.volatile { "volatile" } else { "" };
     join([key, volatile].into_iter().chain(target.except.iter().map(|room| &**room)))
 }

@@ -169,7 +169,8 @@ pub struct Counters {
     pub volatile_dropped: u64,
     /// Events that a newer one with the same key replaced in a window.
     pub conflated_in_windows: u64,
-    /// Windows that ended early, because they held `conflate_keys_max` events.
+    /// Windows that ended early, because they held `conflate_keys_max` events, or would have held more than
+    /// `outbox_bytes_max`.
     pub windows_full: u64,
     /// Retained events that sockets got when they joined.
     pub caught_up: u64,

@@ -4,7 +4,7 @@
 use super::super::Shard;
 use super::super::arena::Key;
 use super::super::drive::App;
-use super::super::feeds::whole_key;
+use super::super::feeds::{EVENT_BYTES, whole_key};
 use super::super::mail::{Acked, Event, Target};
 use super::super::sockets::{Socket, SocketState, Unsent};
 use super::oracle::{Oracle, head};
@@ -205,7 +205,7 @@ impl State {
     fn broadcast(&mut self, shard: &mut Shard, target: &Target) {
         let (number, from) = (self.number(), shard.number());
         let mut target = target.clone();
-        let fate = self.fate(&mut target);
+        let fate = self.fate(shard, &mut target);
         let name = if target.key.is_some() { "feed" } else { "cast" };
         let padding = if self.random.one_in(6) { self.random.below(1200) } else { self.random.below(40) };
         let binary = self.random.one_in(8).then(|| Bytes::from(self.random.bytes(200)));
@@ -233,19 +233,27 @@ impl State {
     }
 
     /// What may become of an event. If newer ones are to take its place, it gets a key, and sometimes else.
-    fn fate(&mut self, target: &mut Target) -> Fate {
-        let key = *self.random.pick(&KEYS);
-        target.key = self.random.one_in(4).then(|| key.into());
+    fn fate(&mut self, shard: &Shard, target: &mut Target) -> Fate {
+        let key = self.key(shard);
+        target.key = self.random.one_in(4).then(|| key.clone());
         match self.random.below(8) {
             0 => Fate::DroppedNewest,
             1 => Fate::DroppedOldest,
             2..5 => {
-                target.key = Some(key.into());
+                target.key = Some(key.clone());
                 target.rooms.truncate(if self.random.one_in(4) { 3 } else { 1 });
-                Fate::Conflated(whole_key(&target.namespace, target.rooms.iter().map(|room| &**room), key))
+                Fate::Conflated(whole_key(&target.namespace, target.rooms.iter().map(|room| &**room), &key))
             }
             _ => Fate::Kept,
         }
+    }
+
+    /// A key: some are so long that two more or less fill a window. Large events would too, but keys are sent to nobody.
+    fn key(&mut self, shard: &Shard) -> Box<str> {
+        let key = *self.random.pick(&KEYS);
+        let half = shard.settings.outbox_bytes_max / 2 - EVENT_BYTES - 300;
+        let rest = if self.random.one_in(4) { half } else { 0 };
+        (key.to_owned() + &"x".repeat(rest)).into()
     }
 
     /// Something that the application does by itself.
@@ -278,7 +286,7 @@ impl State {
             }
             (13, _) => self.act_on_many(shard),
             (14, _) if self.random.one_in(4) => {
-                let key = self.random.one_in(2).then(|| (*self.random.pick(&KEYS)).into());
+                let key = self.random.one_in(2).then(|| self.key(shard));
                 let target = Target { key, ..self.target() };
                 self.oracle.forget(shard, &target);
                 shard.forget(&Arc::new(target));

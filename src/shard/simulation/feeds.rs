@@ -3,7 +3,7 @@
 //! It is told of every event and of the time, and answers which events leave now, in their order. Who gets them is for
 //! the oracle to say.
 
-use super::super::feeds::{EVENT_BYTES, ROOM_BYTES};
+use super::super::feeds::{EVENT_BYTES, ROOM_BYTES, place};
 use super::super::mail::Target;
 use super::super::{Millis, Shard};
 use crate::proto::{Fate, Prepared};
@@ -25,6 +25,12 @@ impl Cast {
     fn replaces(&self, other: &Cast) -> bool {
         let (one, other) = (&self.target, &other.target);
         one.key == other.key && one.except == other.except && one.volatile == other.volatile
+    }
+
+    /// What it costs that it is held.
+    fn held_bytes(&self) -> usize {
+        let key = self.target.key.as_deref().expect("only what has a key is held");
+        self.packet.websocket().len() + place(key, &self.target).len() + EVENT_BYTES
     }
 }
 
@@ -90,8 +96,11 @@ impl Feeds {
     }
 
     fn hold(&mut self, shard: &Shard, at: usize, cast: Cast, leaving: &mut Vec<Cast>) {
-        let is_new = !self.list[at].held.iter().any(|held| cast.replaces(held));
-        if is_new && self.list[at].held.len() == shard.settings.conflate_keys_max {
+        let (replaced, beside): (Vec<&Cast>, Vec<_>) = self.list[at].held.iter().partition(|held| cast.replaces(held));
+        let too_many = replaced.is_empty() && beside.len() == shard.settings.conflate_keys_max;
+        let bytes: usize = beside.iter().map(|held| held.held_bytes()).sum();
+        let too_large = !beside.is_empty() && bytes + cast.held_bytes() > shard.settings.outbox_bytes_max;
+        if too_many || too_large {
             self.flush(shard, at, leaving);
         }
         self.numbers += 1;

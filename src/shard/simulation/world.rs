@@ -520,7 +520,7 @@ fn settings(random: &mut Random) -> Settings {
         conflate_keys_max: 1 + random.below(4),
         retain_keys_max: 2 + random.below(6),
         retain_rooms_max: 2 + random.below(3),
-        retain_bytes_max: 1000 << random.below(7),
+        retain_bytes_max: 1000 << random.below(10),
         feeds: feeds(random),
         ..Settings::default()
     }

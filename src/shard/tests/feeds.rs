@@ -202,6 +202,46 @@ fn a_full_window_ends_early() {
     assert_eq!(server.heard(conn), ["42[4]"]);
 }
 
+/// What it costs that a window holds an event with a key of one letter: a frame of two bytes and `42[…]`, and the key with
+/// all that tells its target from others, which is `1:a0:` for one without exceptions that is not volatile.
+fn held_bytes(data: &str) -> usize {
+    2 + 2 + data.len() + 5 + EVENT_BYTES
+}
+
+#[test]
+fn a_window_that_would_hold_more_than_an_outbox_ends_early() {
+    let bytes_max = held_bytes("[1111]") + held_bytes("[2]");
+    let mut server = with(Settings { outbox_bytes_max: bytes_max, ..rules() });
+    let (conn, _) = server.member(&["window"]);
+    let to = room(&["window"]);
+    for (key, data) in [("x", "[0]"), ("a", "[1]"), ("b", "[2]"), ("a", "[1111]")] {
+        server.feed(to, Some(key), data);
+    }
+    assert_eq!((server.heard(conn), server.counters().windows_full), (vec!["42[0]".into()], 0));
+    server.feed(to, Some("b"), "[22]");
+    assert_eq!((server.heard(conn).join(" "), server.counters().windows_full), ("42[2] 42[1111]".into(), 1));
+    server.feed(to, Some("a"), "[3]");
+    server.feed(to, Some("c"), "[4]");
+    assert_eq!((server.heard(conn).join(" "), server.counters().windows_full), ("42[22] 42[3]".into(), 2));
+    server.wait(EVERY);
+    assert_eq!(server.heard(conn), ["42[4]"]);
+}
+
+#[test]
+fn an_event_larger_than_an_outbox_waits_alone() {
+    let mut server = with(Settings { outbox_bytes_max: held_bytes("[1]"), ..rules() });
+    let (conn, _) = server.member(&["window"]);
+    let to = room(&["window"]);
+    for (key, data) in [("x", "[0]"), ("a", "[1]"), ("a", "[22]"), ("a", "[333]")] {
+        server.feed(to, Some(key), data);
+    }
+    assert_eq!((server.heard(conn), server.counters().windows_full), (vec!["42[0]".into()], 0));
+    server.feed(to, Some("b"), "[4]");
+    assert_eq!((server.heard(conn), server.counters().windows_full), (vec!["42[333]".into()], 1));
+    server.wait(EVERY);
+    assert_eq!(server.heard(conn), ["42[4]"]);
+}
+
 #[test]
 fn what_is_held_leaves_before_the_server_does() {
     let mut server = with(rules());

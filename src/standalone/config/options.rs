@@ -391,7 +391,8 @@ sections! {
         /// How many keys a room with conflate_every may hold the newest event of.
         ///
         /// As many symbols as a screen can show. One more, and what is held leaves before its time. Each worker holds them
-        /// by reference, and each client gets them all at once.
+        /// by reference, and each client gets them all at once: so they leave early too when they, their keys and 600 bytes
+        /// for each would exceed `outbox_bytes_max`.
         conflate_keys_max: usize = "1000", Kind::Count { min: 1, max: COUNT_MAX }, Live;
 
         /// How many keys a room with retain keeps the newest event of.
