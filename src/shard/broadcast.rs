@@ -152,10 +152,12 @@ impl Shard {
     }
 
     fn join_matching(&mut self, target: &Target, rooms: &[Box<str>]) {
-        for socket in self.matching(target) {
-            for room in rooms {
-                let _ = self.join(socket, room); // refused ones are counted
-            }
+        let sockets = self.matching(target);
+        // Room by room, which is the same to each of them, and has them catch up together.
+        for room in rooms {
+            let newcomers = sockets.iter().copied().filter(|&socket| self.enter(socket, room) == Ok(true));
+            let newcomers: Vec<_> = newcomers.collect(); // refused ones are counted
+            self.catch_up(&newcomers, room);
         }
     }
 
@@ -174,19 +176,27 @@ impl Shard {
     /// Queues one packet for one session. What one client asks for in a turn is held to the limits before the turn ends: a
     /// few bytes may ask for megabytes, many times over.
     pub(super) fn push(&mut self, key: Key<Session>, packet: &Arc<Prepared>) {
-        if self.queue(key, packet) > self.settings.outbox_bytes_max {
+        self.queue(&[key], packet);
+        if self.gathered(key) > self.settings.outbox_bytes_max {
             self.keep_backlog(key, 0);
         }
     }
 
-    /// Queues one packet for one session, without a limit. Returns the bytes of what this turn has gathered for it.
-    pub(super) fn queue(&mut self, key: Key<Session>, packet: &Arc<Prepared>) -> usize {
-        let Some(session) = self.sessions.get_mut(key).filter(|session| session.state == State::Open) else { return 0 };
-        self.counters.queued += 1;
-        self.runs.step(packet).extend(&mut session.outbox.run);
-        let gathered = self.runs.bytes(session.outbox.run);
-        self.mark_dirty(key);
-        gathered
+    /// Queues one packet for several sessions, without a limit.
+    pub(super) fn queue(&mut self, keys: &[Key<Session>], packet: &Arc<Prepared>) {
+        let mut step = self.runs.step(packet);
+        for &key in keys {
+            let session = self.sessions.get_mut(key).filter(|session| session.state == State::Open);
+            let Some(session) = session else { continue };
+            self.counters.queued += 1;
+            step.extend(&mut session.outbox.run);
+            self.lanes.add(key, &mut session.queued, Lane::Swift);
+        }
+    }
+
+    /// Bytes of what this turn has gathered for a session.
+    pub(super) fn gathered(&self, key: Key<Session>) -> usize {
+        self.sessions.get(key).map_or(0, |session| self.runs.bytes(session.outbox.run))
     }
 
     /// Queues an Engine.IO message, on a bare Engine.IO server. `false`: the session has gone.
@@ -218,24 +228,26 @@ impl Shard {
     }
 
     pub fn join(&mut self, key: Key<Socket>, room: &str) -> Result<(), Unsent> {
+        if self.enter(key, room)? {
+            self.catch_up(&[key], room);
+        }
+        Ok(())
+    }
+
+    /// Puts a socket into a room. `false`: it was there.
+    fn enter(&mut self, key: Key<Socket>, room: &str) -> Result<bool, Unsent> {
         let max = self.settings.rooms_per_socket_max;
         let socket = self.sockets.get_mut(key).filter(|socket| socket.state != SocketState::Closed);
         let socket = socket.ok_or(Unsent::Closed)?;
         if *socket.id.text() == *room {
-            if std::mem::take(&mut socket.left_own_room) {
-                self.catch_up(key, room);
-            }
-            return Ok(());
+            return Ok(std::mem::take(&mut socket.left_own_room));
         }
         let namespace = self.namespaces.at_mut(socket.namespace).expect("in use");
         if (socket.rooms.len() >= max && !namespace.holds(socket, room)) || namespace.is_full(room) {
             self.counters.joins_refused += 1;
             return Err(Unsent::TooManyRooms);
         }
-        if namespace.join(key.slot(), socket, room) {
-            self.catch_up(key, room);
-        }
-        Ok(())
+        Ok(namespace.join(key.slot(), socket, room))
     }
 
     pub fn leave_room(&mut self, key: Key<Socket>, room: &str) {

@@ -499,18 +499,37 @@ impl Shard {
 
     // ---- those who come later
 
-    /// A socket has come into a room: it gets what the room retains, but for what it has got in another room.
-    pub(super) fn catch_up(&mut self, key: Key<Socket>, room: &str) {
-        let connected = |socket: &&Socket| socket.state == SocketState::Connected;
-        let Some(socket) = self.sockets.get(key).filter(connected).filter(|_| !self.feeds.is_empty()) else { return };
+    /// Sockets of one namespace have come into a room: each gets what the room retains, but for what it has got in
+    /// another room. Each event is given to all of them at once, so that those who get the same wait for the same run.
+    pub(super) fn catch_up(&mut self, newcomers: &[Key<Socket>], room: &str) {
+        let Some(first) = newcomers.first().filter(|_| !self.feeds.is_empty()) else { return };
+        let namespace = self.sockets.get(*first).expect("it has just come").namespace;
+        let feed = self.feeds.find(&self.namespace(namespace).name, Some(room));
+        let Some(feed) = feed.and_then(|key| self.feeds.feeds.get(key)) else { return };
+        let event = |(&change, entry): (&u64, &Entry)| (change, Arc::clone(&entry.target), Arc::clone(&entry.packet));
+        let retained: Vec<_> = feed.retained.by_change.iter().map(event).collect();
+        let mut receivers = Vec::new();
+        for (change, target, packet) in retained {
+            let sockets = newcomers.iter().filter_map(|&key| self.sockets.get(key));
+            let connected = sockets.filter(|socket| socket.state == SocketState::Connected);
+            let lacking = connected.filter(|socket| self.lacks(socket, room, change, &target));
+            receivers.clear();
+            receivers.extend(lacking.map(|socket| socket.session));
+            self.counters.caught_up += receivers.len() as u64;
+            self.queue(&receivers, &packet);
+        }
+        for &key in newcomers {
+            let session = self.sockets.get(key).expect("it has just come").session;
+            self.limit_catching_up(session);
+        }
+    }
+
+    /// Whether a socket that has come into a room has not got what changed there, and may have it.
+    fn lacks(&self, socket: &Socket, room: &str, change: u64, target: &Target) -> bool {
         let namespace = &self.namespace(socket.namespace).name;
-        let retained = self.one_for(socket, namespace, Some(room), Feed::retained);
-        let fresh = retained.filter(|(change, entry)| {
-            let others = entry.target.rooms.iter().filter(|other| ***other != *room);
-            !others.filter(|other| self.is_in(socket, other)).any(|other| self.retains(namespace, other, *change))
-        });
-        let packets: Vec<_> = fresh.map(|(_, entry)| Arc::clone(&entry.packet)).collect();
-        self.give_retained(key, &packets);
+        let mut others = target.rooms.iter().filter(|other| ***other != *room);
+        !self.is_excepted(socket, target)
+            && !others.any(|other| self.is_in(socket, other) && self.retains(namespace, other, change))
     }
 
     /// A socket has been let in: it gets what is retained for everyone and for the rooms that it has joined meanwhile.
@@ -519,15 +538,14 @@ impl Shard {
             return;
         }
         let packets = self.all_for(key, Feed::retained);
-        self.give_retained(key, &packets);
+        self.counters.caught_up += packets.len() as u64;
+        let session = self.give(key, &packets);
+        self.limit_catching_up(session);
     }
 
-    fn give_retained(&mut self, key: Key<Socket>, packets: &[Arc<Prepared>]) {
-        self.counters.caught_up += packets.len() as u64;
-        let session = self.give(key, packets);
-        // Whoever joins and leaves again and again is not given it all again and again.
-        let owed = self.sessions.get(session).map_or(0, |session| self.runs.bytes(session.outbox.run));
-        if owed > self.settings.outbox_bytes_max {
+    /// Whoever joins and leaves again and again is not given it all again and again.
+    fn limit_catching_up(&mut self, session: Key<Session>) {
+        if self.gathered(session) > self.settings.outbox_bytes_max {
             self.evict(session);
         }
     }
@@ -551,7 +569,7 @@ impl Shard {
 
     fn give(&mut self, key: Key<Socket>, packets: &[Arc<Prepared>]) -> Key<Session> {
         let session = self.sockets.get(key).expect("the caller has it").session;
-        packets.iter().for_each(|packet| _ = self.queue(session, packet));
+        packets.iter().for_each(|packet| self.queue(&[session], packet));
         session
     }
 
@@ -576,8 +594,12 @@ impl Shard {
     ) -> impl Iterator<Item = (u64, &'s Entry)> {
         let feed = self.feeds.find(namespace, room).and_then(|key| self.feeds.feeds.get(key));
         let newest = feed.and_then(of).into_iter().flat_map(|newest| &newest.by_change);
-        let excepted = move |entry: &Entry| entry.target.except.iter().any(|room| self.is_in(socket, room));
-        newest.filter(move |(_, entry)| !excepted(entry)).map(|(&change, entry)| (change, entry))
+        let meant = newest.filter(move |(_, entry)| !self.is_excepted(socket, &entry.target));
+        meant.map(|(&change, entry)| (change, entry))
+    }
+
+    fn is_excepted(&self, socket: &Socket, target: &Target) -> bool {
+        target.except.iter().any(|room| self.is_in(socket, room))
     }
 
     fn retains(&self, namespace: &str, room: &str, change: u64) -> bool {

@@ -431,6 +431,58 @@ fn who_was_excepted_is_excepted_when_joining_too() {
 }
 
 #[test]
+fn those_who_join_together_wait_for_one_copy_of_what_they_catch_up_with() {
+    let mut server = with(rules());
+    let retained: usize = (0..50)
+        .map(|number: usize| server.feed(room(&["retain"]), Some(&number.to_string()), "[1]").websocket().len())
+        .sum();
+    let all: Vec<_> = (0..20).map(|_| server.joined()).collect();
+    all.iter().for_each(|&(conn, _)| _ = server.pipes.room.insert(conn, 0));
+    server.shard.borrow_mut().sockets_join(&Arc::new(everyone()), ["retain".into()].into());
+    server.turn();
+    assert_eq!(server.counters().caught_up, 20 * 50);
+    let shard = server.shard.borrow();
+    assert!(all.iter().all(|&(_, socket)| shard.backlog(socket) == Some((retained, 0))));
+    assert_eq!(shard.waiting_bytes(), retained);
+}
+
+#[test]
+fn who_joins_with_others_gets_what_it_would_get_alone() {
+    let scene = || {
+        let mut server = with(Settings { rooms_per_socket_max: 3, ..rules() });
+        let several = |rooms| To { rooms, ..To::default() };
+        server.feed(several(&["retain1", "retain2"]), Some("a"), "[1]");
+        server.feed(several(&["retain2"]), Some("b"), "[2]");
+        server.feed(several(&["retain1"]), Some("c"), "[3]");
+        server.feed(To { except: &["premium"], ..several(&["retain2"]) }, Some("d"), "[4]");
+        server.feed(several(&["retain1", "retain2", "retain3"]), Some("e"), "[5]");
+        server.feed(several(&["retain1"]), Some("a"), "[6]");
+        let before: [&[&str]; 6] = [&[], &["premium"], &["retain1"], &["retain2"], &["plain", "plain2"], &["retain3"]];
+        let members = before.map(|rooms| server.member(rooms));
+        members.iter().for_each(|&(conn, _)| drop(server.heard(conn)));
+        let busy = server.id(members[0].1);
+        let only = Target { rooms: vec![busy.into()], ..everyone() };
+        server.shard.borrow_mut().fan_out(&only, &event("[0]")); // in the same turn
+        (server, members)
+    };
+    let rooms = ["retain2", "retain1", "retain2", "retain3"];
+    let (mut together, members) = scene();
+    let boxed: Arc<[Box<str>]> = rooms.map(Into::into).into();
+    together.shard.borrow_mut().sockets_join(&Arc::new(everyone()), boxed);
+    let (mut alone, others) = scene();
+    for (_, socket) in others {
+        rooms.iter().for_each(|room| _ = alone.join(socket, room));
+    }
+    together.turn();
+    alone.turn();
+    for ((conn, _), (other, _)) in members.into_iter().zip(others) {
+        assert_eq!(together.heard(conn), alone.heard(other));
+    }
+    assert_eq!(together.counters().caught_up, alone.counters().caught_up);
+    assert_eq!(together.counters().joins_refused, alone.counters().joins_refused);
+}
+
+#[test]
 fn a_room_named_by_an_id_retains_for_who_comes_back_to_it() {
     let mut server = with(Settings { feeds: vec![Feed { retain: true, ..Feed::default() }], ..Settings::default() });
     let (conn, socket) = server.joined();
