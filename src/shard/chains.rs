@@ -71,8 +71,8 @@ impl Fates {
     }
 }
 
-/// What a packet that waits costs beside its bytes.
-const PACKET_BYTES: usize = 256;
+/// What a packet costs beside its bytes while it waits: its node in the runs or its place in a segment, and its own head.
+pub const PACKET_BYTES: usize = 256;
 
 impl Segment {
     /// What it costs to keep this: packets that were laid end to end have their own bytes besides.

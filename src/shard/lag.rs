@@ -27,12 +27,10 @@
 //!             empty lane is behind with nothing.
 //! Limits:     `lag_bytes_max` (Settings). It holds back counts, and with them who waits for them, never a packet.
 
+use super::chains::PACKET_BYTES;
 use super::lanes::{Lane, Lanes};
 use crate::proto::Prepared;
 use std::collections::VecDeque;
-
-/// What a packet costs beside its bytes while it waits: its node in the runs, and its own head.
-const PACKET_BYTES: usize = 256;
 
 #[derive(Default)]
 pub struct Lag {

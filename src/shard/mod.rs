@@ -289,9 +289,8 @@ impl Shard {
 
     /// From now on these hold. What a live session was told at its handshake is the same in them.
     pub fn set_settings(&mut self, settings: Arc<Settings>) {
-        let ages = [&self.settings, &settings].map(|settings| settings.outbox_age_max);
-        self.settings = settings;
-        if ages[0] != ages[1] {
+        let before = std::mem::replace(&mut self.settings, settings);
+        if before.outbox_age_max != self.settings.outbox_age_max {
             self.review_ages();
         }
     }

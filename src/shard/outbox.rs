@@ -198,8 +198,7 @@ impl Outbox {
         let Some(backlog) = &self.backlog else { return false };
         let Fates { newest, oldest, conflated, .. } = backlog.fates;
         let droppable = newest || oldest || conflated;
-        let excused =
-            droppable && backlog.bytes > SEARCH_BYTES_MIN && (1..=bytes_max / EXCESS).contains(&backlog.unsearched);
+        let excused = droppable && backlog.unsearched > 0 && !backlog.has_new(bytes_max / EXCESS);
         backlog.bytes > bytes_max && !excused
     }
 
@@ -407,20 +406,7 @@ impl Backlog {
 
     /// The segment of which a part has left is nobody's to change.
     fn detach_head(&mut self) -> Option<Span> {
-        if self.offset == 0 {
-            return None;
-        }
-        match self.spans.front_mut()? {
-            Span::Own(_) => self.spans.pop_front(),
-            Span::Shared { chain, from, to } => {
-                let head = Span::Shared { chain: *chain, from: *from, to: from.wrapping_add(1) };
-                *from = from.wrapping_add(1);
-                if from == to {
-                    self.spans.pop_front();
-                }
-                Some(head)
-            }
-        }
+        if self.offset == 0 { None } else { take_first(&mut self.spans) }
     }
 
     fn attach_head(&mut self, head: Option<Span>) {
@@ -436,19 +422,26 @@ impl Backlog {
     }
 }
 
-/// Moves the first segment of a backlog, as it is, to the end of another one.
-fn shift(from: &mut VecDeque<Span>, to: &mut VecDeque<Span>) {
-    let Some(Span::Shared { chain, from: place, to: end }) = from.front_mut() else {
-        return to.extend(from.pop_front());
-    };
-    let (chain, at) = (*chain, *place);
-    *place = place.wrapping_add(1);
-    if place == end {
-        from.pop_front();
+/// Takes the first segment of a backlog, as it is: as a span of its own.
+fn take_first(spans: &mut VecDeque<Span>) -> Option<Span> {
+    let Some(Span::Shared { chain, from, to }) = spans.front_mut() else { return spans.pop_front() };
+    let first = Span::Shared { chain: *chain, from: *from, to: from.wrapping_add(1) };
+    *from = from.wrapping_add(1);
+    if from == to {
+        spans.pop_front();
     }
-    match to.back_mut() {
-        Some(Span::Shared { chain: last, to, .. }) if (*last, *to) == (chain, at) => *to = at.wrapping_add(1),
-        _ => to.push_back(Span::Shared { chain, from: at, to: at.wrapping_add(1) }),
+    Some(first)
+}
+
+/// Moves the first segment of a backlog to the end of another one.
+fn shift(from: &mut VecDeque<Span>, to: &mut VecDeque<Span>) {
+    match (take_first(from), to.back_mut()) {
+        (Some(Span::Shared { chain, from, to }), Some(Span::Shared { chain: last, to: end, .. }))
+            if (chain, from) == (*last, *end) =>
+        {
+            *end = to;
+        }
+        (first, _) => to.extend(first),
     }
 }
 

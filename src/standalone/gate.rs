@@ -252,6 +252,7 @@ mod tests {
         assert!(publish(&gate, 1, at(250 + 2_249)).is_err());
         assert!(publish(&gate, 1, at(250 + 2_250)).is_ok());
     }
+
     /// A gate with a debt of 99 seconds: 1,000 events at 10 a second, of which the bucket had 10.
     fn indebted() -> (Arc<Gate>, Instant) {
         let (gate, now) = gate(1000, 1000, 10);
