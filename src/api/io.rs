@@ -240,9 +240,6 @@ impl Io {
     /// [`shutdown_grace`](Settings::shutdown_grace) after this time, with whoever is left. Called again, it begins anew with
     /// those who are left; [`close`](Self::close) ends it at once, and so does a time of zero.
     pub fn drain(&self, over: Duration) {
-        if over.is_zero() {
-            return self.close();
-        }
         self.tell_workers(move || Post::Drain(over));
     }
 

@@ -60,9 +60,6 @@ impl Server {
 
     /// Lets the clients go over this time, as [`Io::drain`] does, and waits for the end. Blocks the thread.
     pub fn drain(self, over: Duration) -> Stats {
-        if over.is_zero() {
-            return self.close();
-        }
         server::drain(&self.mailboxes, over);
         self.wait()
     }

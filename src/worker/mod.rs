@@ -442,10 +442,13 @@ impl<A: App + 'static> Worker<A> {
 
     // ---- the end
 
-    /// Lets clients go over this time. Until the last of all workers is done, everything else goes on.
+    /// Lets clients go over this time, which may be none. Until the last of all workers is done, everything else goes on.
     fn drain(&self, over: Duration) {
         if *self.closing.borrow() {
             return;
+        }
+        if over.is_zero() {
+            return self.shut_down();
         }
         let grace = self.shard.borrow().settings().shutdown_grace;
         self.shard_now().drain(Millis::try_from(over.as_millis()).unwrap_or(Millis::MAX));
