@@ -5,12 +5,11 @@ mod support;
 use fanfare::{CloseReason, IpNet, ProxyProtocol, Settings, Socket, Stats};
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
+use support::client::{POLLING, WEBSOCKET, sid_of};
 use support::http::{Connection, Response, UPGRADE, WAIT_MAX};
 use support::websocket::{CLOSE, Peer};
-use support::{Fixture, block_on, settings};
+use support::{Fixture, block_on, settings, stats};
 
-const POLLING: &str = "/socket.io/?EIO=4&transport=polling";
-const WEBSOCKET: &str = "/socket.io/?EIO=4&transport=websocket";
 const ADA: [(&str, &str); 1] = [("X-Forwarded-For", "198.51.100.7")];
 const BOB: [(&str, &str); 1] = [("X-Forwarded-For", "198.51.100.8")];
 
@@ -23,7 +22,7 @@ impl Fixture {
     }
 
     fn stats(&self) -> Stats {
-        block_on(self.io.stats()).expect("the server runs")
+        stats(&self.io)
     }
 
     /// A handshake by polling, as `from` has it in its headers.
@@ -58,8 +57,7 @@ fn proxied() -> Settings {
 }
 
 fn session_of(handshake: &Response) -> String {
-    let sid = handshake.body.strip_prefix(r#"0{"sid":""#).and_then(|rest| rest.get(..20));
-    format!("{POLLING}&sid={}", sid.unwrap_or_else(|| panic!("not an open packet: {handshake:?}")))
+    format!("{POLLING}&sid={}", sid_of(&handshake.body))
 }
 
 fn assert_asked_to_come_back(response: &Response, message: &str) {

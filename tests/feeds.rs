@@ -4,13 +4,10 @@
 
 mod support;
 
-use fanfare::proto::Id;
 use fanfare::{Feed, Io, Policy, Settings, Socket};
 use std::time::Duration;
-use support::websocket::Peer;
-use support::{Running, block_on, settings};
-
-const WEBSOCKET: &str = "/socket.io/?EIO=4&transport=websocket";
+use support::client::Client;
+use support::{Running, block_on, settings, stats};
 
 /// Rooms that begin with `ticker:` conflate and retain, `hall` holds for a minute, and the namespace `/board` retains.
 fn rules() -> Settings {
@@ -34,30 +31,16 @@ fn server() -> (Io, Running) {
     (io, server)
 }
 
-/// A client in a namespace, and the worker that it lives on.
-fn client(server: &Running, namespace: &str) -> (Peer, u16) {
-    let mut peer = Peer::open(server.address(), WEBSOCKET, &[]);
-    let open = peer.text();
-    let sid = open.strip_prefix(r#"0{"sid":""#).and_then(|rest| rest.get(..20)).expect("an open packet");
-    peer.send(&format!("40{namespace}"));
-    assert!(peer.text().starts_with("40"), "it is let in");
-    (peer, Id::parse(sid).expect("one of ours").shard())
-}
-
 /// A client on each of the two workers.
-fn clients(server: &Running, namespace: &str) -> [Peer; 2] {
-    let (first, one) = client(server, namespace);
-    for _ in 0..100 {
-        let (second, other) = client(server, namespace);
-        if one != other {
-            return [first, second];
-        }
-    }
-    panic!("a hundred connections, and one worker got none of them");
+fn clients(server: &Running, namespace: &str) -> [Client; 2] {
+    let first = Client::connect_to(server.address(), namespace);
+    let others = std::iter::repeat_with(|| Client::connect_to(server.address(), namespace));
+    let second = others.take(100).find(|other| other.worker() != first.worker());
+    [first, second.expect("both workers get some of a hundred connections")]
 }
 
-fn join(peer: &mut Peer, room: &str) {
-    peer.send(&format!(r#"42["join","{room}"]"#));
+fn join(client: &mut Client, room: &str) {
+    client.send(&format!(r#"42["join","{room}"]"#));
 }
 
 /// Waits until both workers have done all that this thread has asked for.
@@ -77,16 +60,16 @@ fn who_joins_gets_the_newest_of_each_key_on_every_worker() {
     io.to("ticker:tech").emit("open", &("again",)).unwrap();
     settle(&io);
     let retained = [r#"42["price","INIT",2]"#, r#"42["price","ACME",3]"#, r#"42["close"]"#, r#"42["open","again"]"#];
-    for mut peer in clients(&server, "") {
-        join(&mut peer, "ticker:tech");
-        retained.iter().for_each(|packet| assert_eq!(peer.text(), *packet));
-        join(&mut peer, "ticker:tech");
+    for mut client in clients(&server, "/") {
+        join(&mut client, "ticker:tech");
+        retained.iter().for_each(|packet| assert_eq!(client.text(), *packet));
+        join(&mut client, "ticker:tech");
         io.to("ticker:tech").emit("live", &()).unwrap();
-        assert_eq!(peer.text(), r#"42["live"]"#, "and nothing twice");
+        assert_eq!(client.text(), r#"42["live"]"#, "and nothing twice");
         io.to("ticker:tech").conflate("live").forget_retained().unwrap();
         settle(&io);
     }
-    let stats = block_on(io.stats()).expect("it runs");
+    let stats = stats(&io);
     assert_eq!((stats.retained, stats.caught_up), (8, 8), "four keys on each worker, and four for each client");
     assert_eq!((stats.retained_forgotten, stats.conflated_in_windows), (0, 0), "nobody had to give up anything");
 }
@@ -102,10 +85,10 @@ fn what_a_room_retains_can_be_forgotten() {
     io.to("ticker:a").forget_retained().unwrap();
     io.to("ticker:b").conflate("x").forget_retained().unwrap();
     settle(&io);
-    for mut peer in clients(&server, "") {
-        join(&mut peer, "ticker:a");
-        join(&mut peer, "ticker:b");
-        assert_eq!(peer.text(), r#"42["price","ticker:b","y"]"#);
+    for mut client in clients(&server, "/") {
+        join(&mut client, "ticker:a");
+        join(&mut client, "ticker:b");
+        assert_eq!(client.text(), r#"42["price","ticker:b","y"]"#);
     }
 }
 
@@ -116,24 +99,24 @@ fn what_a_namespace_retains_comes_behind_the_answer_to_connect() {
     io.of("/board").emit("motd", &2).unwrap();
     io.of("/board").to("room").emit("motd", &3).unwrap();
     settle(&io);
-    let mut peers = clients(&server, "/board,");
+    let mut clients = clients(&server, "/board");
     io.of("/board").emit("live", &()).unwrap();
-    for peer in &mut peers {
-        assert_eq!(peer.text(), r#"42/board,["motd",2]"#);
-        assert_eq!(peer.text(), r#"42/board,["live"]"#);
+    for client in &mut clients {
+        assert_eq!(client.text(), r#"42/board,["motd",2]"#);
+        assert_eq!(client.text(), r#"42/board,["live"]"#);
     }
     io.of("/board").everyone().forget_retained().unwrap();
     settle(&io);
-    assert_eq!(block_on(io.stats()).expect("it runs").retained, 2, "the room's, on each worker");
+    assert_eq!(stats(&io).retained, 2, "the room's, on each worker");
 }
 
 #[test]
 fn a_window_holds_the_newest_of_each_key_and_nothing_overtakes_it() {
     let (io, server) = server();
-    let mut peers = clients(&server, "");
-    for peer in &mut peers {
-        peer.send(r#"421["join","hall"]"#);
-        assert_eq!(peer.text(), "431[true]");
+    let mut clients = clients(&server, "/");
+    for client in &mut clients {
+        client.send(r#"421["join","hall"]"#);
+        assert_eq!(client.text(), "431[true]");
     }
     io.to("hall").emit("score", &0).unwrap(); // leaves at once
     for score in 1..=3 {
@@ -143,12 +126,12 @@ fn a_window_holds_the_newest_of_each_key_and_nothing_overtakes_it() {
     }
     io.to("elsewhere").emit("score", &9).unwrap();
     io.emit("break", &()).unwrap(); // is for everyone, so what is held goes first
-    for peer in &mut peers {
+    for client in &mut clients {
         for packet in [r#"42["score",0]"#, r#"42["score",3]"#, r#"42["clock",3]"#, r#"42["break"]"#] {
-            assert_eq!(peer.text(), packet);
+            assert_eq!(client.text(), packet);
         }
     }
-    let stats = block_on(io.stats()).expect("it runs");
+    let stats = stats(&io);
     assert_eq!((stats.conflated_in_windows, stats.windows_full), (8, 0), "four replaced, on each of two workers");
 }
 
@@ -160,6 +143,10 @@ fn a_socket_can_be_told_with_a_key_too() {
         socket.conflate("me").emit("second", &2).unwrap();
     });
     let server = Running::io(&io);
-    let (mut peer, _) = client(&server, "");
-    assert_eq!((peer.text(), peer.text()), (r#"42["first",1]"#.into(), r#"42["second",2]"#.into()), "it is not behind");
+    let mut client = Client::connect(server.address());
+    assert_eq!(
+        (client.text(), client.text()),
+        (r#"42["first",1]"#.into(), r#"42["second",2]"#.into()),
+        "it is not behind"
+    );
 }

@@ -12,11 +12,11 @@ use rand::{Rng, RngExt as _, SeedableRng as _};
 use std::io::{ErrorKind, Read as _};
 use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, Sender, channel};
+use support::client::WEBSOCKET;
 use support::http::{Connection, WAIT_MAX};
 use support::websocket::Peer;
-use support::{Running, block_on, settings};
+use support::{Running, settings, stats};
 
-const WEBSOCKET: &str = "/socket.io/?EIO=4&transport=websocket";
 const HEADERS: [&str; 5] = [
     "Host: localhost",
     "Connection: keep-alive, Upgrade",
@@ -165,7 +165,7 @@ fn a_handshake_that_is_all_there_gets_the_same_101_as_one_in_pieces() {
         assert!(answer.contains("\r\nsec-websocket-accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n"), "{request}\n{answer}");
         assert!(answer.ends_with("date: 29 characters\n\r\n"), "{request}\n{answer}");
     }
-    let opened = block_on(fixture.io.stats()).expect("the server runs").opened;
+    let opened = stats(&fixture.io).opened;
     assert_eq!(opened, 1 + 2 * requests.len() as u64);
 }
 
@@ -195,13 +195,13 @@ fn whoever_is_refused_is_told_the_same_either_way_and_counted_once() {
     let mut refused = Vec::new();
     for way in [Fixture::whole, Fixture::in_pieces] {
         let answers: Vec<_> = way(&mut fixture, &requests).iter_mut().map(answer).collect();
-        refused.push((answers, block_on(fixture.io.stats()).expect("the server runs").refused));
+        refused.push((answers, stats(&fixture.io).refused));
     }
     let [(whole, once), (in_pieces, twice)] = &refused[..] else { unreachable!("two ways") };
     assert_eq!(whole, in_pieces);
     assert!(whole.iter().all(|answer| answer.starts_with("HTTP/1.1 4")), "{whole:#?}");
     assert_eq!((*once, *twice), (10, 20), "other paths and no requests have no counter");
-    assert_eq!(block_on(fixture.io.stats()).expect("the server runs").opened, 1);
+    assert_eq!(stats(&fixture.io).opened, 1);
 }
 
 #[test]
@@ -253,7 +253,7 @@ fn a_connection_that_ends_without_a_word_leaves_nothing_behind() {
     }
     let mut peer = Peer::accepted(fixture.whole(&[handshake(WEBSOCKET, &[])]).pop().expect("one request"));
     assert!(peer.text().starts_with("0{"), "its place is free");
-    let stats = block_on(fixture.io.stats()).expect("the server runs");
+    let stats = stats(&fixture.io);
     assert_eq!((stats.opened, stats.refused), (2, 0));
 }
 
@@ -268,7 +268,7 @@ fn handshakes_over_the_limit_of_a_second_are_refused_the_same_either_way() {
         let refused: Vec<_> = refused.collect();
         assert!(refused.len() >= 2, "{answers:#?}");
         assert!(refused.iter().all(|answer| answer.contains("\r\nretry-after: ")), "{answers:#?}");
-        let stats = block_on(fixture.io.stats()).expect("the server runs");
+        let stats = stats(&fixture.io);
         assert_eq!(stats.handshakes_refused, refused.len() as u64, "each is counted once");
         assert_eq!(stats.opened, 1 + 4 - refused.len() as u64);
     }
@@ -289,7 +289,7 @@ fn a_client_of_a_proxy_has_its_place_once_either_way() {
         statuses.sort();
         assert_eq!(statuses, ["101", "101", "503", "503", "503"]);
     }
-    let stats = block_on(fixture.io.stats()).expect("the server runs");
+    let stats = stats(&fixture.io);
     assert_eq!((stats.addresses_refused, stats.refused, stats.opened), (6, 0, 5));
 }
 
@@ -298,10 +298,10 @@ fn a_server_that_drains_takes_nobody_in_either_way() {
     for way in [Fixture::whole, Fixture::in_pieces] {
         let mut fixture = Fixture::new(settings());
         fixture.io.drain(WAIT_MAX);
-        while !block_on(fixture.io.stats()).expect("the server runs").draining {}
+        while !stats(&fixture.io).draining {}
         let answers: Vec<_> = way(&mut fixture, &[handshake(WEBSOCKET, &[])]).iter_mut().map(answer).collect();
         assert!(answers[0].starts_with("HTTP/1.1 503 Service Unavailable\r\n"), "{answers:?}");
-        assert_eq!(block_on(fixture.io.stats()).expect("the server runs").shutting_down_refused, 1);
+        assert_eq!(stats(&fixture.io).shutting_down_refused, 1);
     }
 }
 

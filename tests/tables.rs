@@ -1,6 +1,6 @@
 //! Servers whose workers have descriptor tables of their own: streams that change their table, and what is in each.
 //!
-//! The tests of `http.rs` and `api.rs` hold for such servers, too; support/running.rs says how to run them so.
+//! The tests of `http` and `api` hold for such servers, too; support/running.rs says how to run them so.
 //!
 //! Linux shows the table of every thread under `/proc/self/task`. A worker's table begins with a copy of everything that
 //! the process has open, the clients of a test beside it included; so the tests take turns.
@@ -8,7 +8,6 @@
 
 mod support;
 
-use fanfare::proto::Id;
 use fanfare::{Args, FdTables, Io, Settings, Socket, StartError};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
@@ -18,12 +17,11 @@ use std::os::fd::AsRawFd as _;
 use std::sync::mpsc::channel;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
+use support::client::{POLLING, WEBSOCKET, sid_of, worker_of};
 use support::http::{Connection, WAIT_MAX, get, post};
 use support::websocket::Peer;
-use support::{Running, block_on, settings};
+use support::{Running, settings, stats};
 
-const POLLING: &str = "/socket.io/?EIO=4&transport=polling";
-const WEBSOCKET: &str = "/socket.io/?EIO=4&transport=websocket";
 const WORKERS: usize = 3;
 
 fn take_turns() -> MutexGuard<'static, ()> {
@@ -97,14 +95,6 @@ fn assert_refuses(address: SocketAddr) {
 
 // ---- clients
 
-fn sid_of(open_packet: &str) -> &str {
-    open_packet.strip_prefix(r#"0{"sid":""#).and_then(|rest| rest.get(..20)).expect("an open packet")
-}
-
-fn worker_of(sid: &str) -> usize {
-    usize::from(Id::parse(sid).expect("one of ours").shard())
-}
-
 /// A new session, and the connection that it was opened on, which is therefore its worker's.
 fn session_on(address: SocketAddr, worker: usize) -> (Connection, String) {
     for _ in 0..1_000 {
@@ -154,7 +144,7 @@ fn whoever_accepts_the_upgrade_of_whosever_session_it_moves_to_its_owner() {
         assert_eq!(holders(&socket).len(), 1, "a stream is in one table");
         assert!(!home().contains(&socket));
     }
-    let stats = block_on(io.stats()).expect("the server runs");
+    let stats = stats(&io);
     assert_eq!((stats.connections_lost, stats.accept_failures), (0, 0));
     server.into_server().close();
     peers.iter_mut().for_each(Peer::expect_close);

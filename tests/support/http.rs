@@ -59,7 +59,10 @@ impl Connection {
 
     /// Writes a request and does not wait for the answer.
     pub fn send(&mut self, method: &str, target: &str, headers: &[(&str, &str)], body: &[u8]) {
-        let mut request = format!("{method} {target} HTTP/1.1\r\nHost: localhost\r\n");
+        let mut request = format!("{method} {target} HTTP/1.1\r\n");
+        if !headers.iter().any(|(name, _)| *name == "Host") {
+            request += "Host: localhost\r\n";
+        }
         headers.iter().for_each(|(name, value)| request += &format!("{name}: {value}\r\n"));
         if method != "GET" {
             request += &format!("Content-Length: {}\r\n", body.len());
@@ -72,6 +75,10 @@ impl Connection {
 
     /// The next response, with as much body as its head says.
     pub fn response(&mut self) -> Response {
+        self.response_to("GET")
+    }
+
+    fn response_to(&mut self, method: &str) -> Response {
         let status_line = self.line();
         let status = status_line.strip_prefix("HTTP/1.1 ").and_then(|rest| rest.get(..3)?.parse().ok());
         let status = status.unwrap_or_else(|| panic!("not a status line: {status_line:?}"));
@@ -86,11 +93,11 @@ impl Connection {
         }
         let mut body = Vec::new();
         match response.header("content-length") {
+            _ if method == "HEAD" || matches!(status, 100 | 101 | 204 | 304) => {}
             Some(length) => {
                 body.resize(length.parse().expect("a length"), 0);
                 self.reader.read_exact(&mut body).expect("a body as long as its head says");
             }
-            None if matches!(status, 100 | 101 | 204) => {}
             None => drop(self.reader.read_to_end(&mut body).expect("a body within 5 s")),
         }
         response.body = String::from_utf8(body).expect("a body that is text");
@@ -99,7 +106,7 @@ impl Connection {
 
     pub fn request(&mut self, method: &str, target: &str, headers: &[(&str, &str)], body: &[u8]) -> Response {
         self.send(method, target, headers, body);
-        self.response()
+        self.response_to(method)
     }
 
     pub fn get(&mut self, target: &str) -> Response {

@@ -4,13 +4,14 @@
 //! dropped.
 //! `node` and `python` give a command with its packages installed; `run_suite` runs it, with a deadline.
 //! `Running` guards a server inside the test's own process, `Fixture` one whose sockets tell how they end; `http` and
-//! `websocket` are peers that show every byte.
+//! `websocket` are peers that show every byte, `client` is one that shows every packet.
 //!
 //! Invariants: nothing is written outside the target directory; no process outlives its guard.
 //! Not here:   what the clients check (tests/clients/).
 
 #![allow(dead_code, reason = "each integration test uses its own part")]
 
+pub mod client;
 pub mod http;
 mod install;
 mod process;
@@ -23,7 +24,7 @@ pub use install::{chromium, node, node_package, python};
 #[allow(unused_imports, reason = "each integration test uses its own part")]
 pub use process::run_suite;
 #[allow(unused_imports, reason = "each integration test uses its own part")]
-pub use running::{Fixture, Running, block_on, settings};
+pub use running::{Fixture, Running, block_on, settings, stats, wait_for_stats};
 #[allow(unused_imports, reason = "each integration test uses its own part")]
 pub use server::Server;
 

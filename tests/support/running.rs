@@ -7,7 +7,7 @@
 
 use super::http::WAIT_MAX;
 use fanfare::engine::Engine;
-use fanfare::{CloseReason, FdTables, Io, Namespace, SendPath, Server, Settings, Socket};
+use fanfare::{CloseReason, FdTables, Io, Namespace, SendPath, Server, Settings, Socket, Stats};
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
@@ -55,6 +55,23 @@ pub fn block_on<F: Future>(future: F) -> F::Output {
         }
         assert!(Instant::now() < deadline, "not done within 5 s");
         thread::park_timeout(deadline.saturating_duration_since(Instant::now()));
+    }
+}
+
+/// What a server has counted.
+pub fn stats(io: &Io) -> Stats {
+    block_on(io.stats()).expect("the server runs")
+}
+
+/// Waits until the counters are as they shall be.
+pub fn wait_for_stats(io: &Io, what: impl Fn(&Stats) -> bool) -> Stats {
+    let deadline = Instant::now() + WAIT_MAX;
+    loop {
+        let stats = stats(io);
+        if what(&stats) {
+            return stats;
+        }
+        assert!(Instant::now() < deadline, "still {stats:?}");
     }
 }
 
