@@ -17,16 +17,17 @@ Measures, each with servers of its own on free ports, and writes perf/out/pressu
 itself in each second to perf/out/pressure-FIGURE.stats.jsonl. All of them, unless named:
 
   stall      10,000 clients, 100 messages/s of 1 KB for 60 s; one of ten stops reading, policy drop-oldest, no eviction.
-             Memory per stalled client, and last receivers, against the same run in which nobody stalls, five times over
-             (stall-1, still-1 and so on)
+             Memory per stalled client, and last receivers, against the same run in which nobody stalls, --rounds times
+             over (stall-1, still-1 and so on)
   evict      the same with the default policy: how many stalled clients were evicted, and how long that took
   conflate   5,000 clients, 100 keys, 1,000 values/s for 30 s, in a room with a window of 200 ms, against the same
              without keys and window (conflate-raw): the server's CPU time of both
-  storm      50,000 of 55,556 clients drop at once and come back, five times over: how long that takes, what was refused,
-             and the last receivers of the rooms of the others before, during and after (storm-1 to storm-5)
+  storm      50,000 of 55,556 clients drop at once and come back, --rounds times over: how long that takes, what was refused,
+             and the last receivers of the rooms of the others before, during and after (storm-1, storm-2 and so on)
   drain      50,000 clients; the server is ended with SIGTERM and drains for 30 s, and they go on to a second one: how
              many arrive there in each second
 
+  --rounds N    so many storms, and pairs of runs with and without stalled clients; an odd number (default: 5)
   --scale S     so many of these clients: 1, which is all, or a share like 0.01 to try it out (default: 1)
   --debug       the development build, to try it out
   -h, --help    this text
@@ -56,6 +57,7 @@ load_flags=()
 while [ $# -gt 0 ]; do
     case $1 in
         -h | --help) usage; exit 0 ;;
+        --rounds) rounds=${2-}; shift ;;
         --scale) scale=${2-}; shift ;;
         --debug) profile=debug ;;
         --) shift; load_flags=("$@"); break ;;
@@ -63,10 +65,11 @@ while [ $# -gt 0 ]; do
         stall | evict | conflate | storm | drain) figures+=("$1") ;;
         *) fail "'$1' is no figure; there are stall, evict, conflate, storm and drain" 2 ;;
     esac
-    shift || fail '--scale needs a number' 2
+    shift || fail '--scale and --rounds need a number' 2
 done
 [ ${#figures[@]} -gt 0 ] || figures=(stall evict conflate storm drain)
 [[ $scale =~ ^(1|1\.0+|0?\.[0-9]*[1-9][0-9]*)$ ]] || fail "--scale needs a number above 0 and up to 1, not '$scale'" 2
+[[ $rounds =~ ^[0-9]*[13579]$ ]] || fail "--rounds needs an odd number, not '$rounds'" 2
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 target=${CARGO_TARGET_DIR:-target}
