@@ -297,7 +297,8 @@ impl Chains {
         chain
     }
 
-    fn is_there(&self, home: &Home) -> bool {
+    /// Whether a segment still stands there.
+    pub fn is_there(&self, home: &Home) -> bool {
         let chain = &self.chains[home.chain as usize];
         chain.birth == home.birth && chain.at(home.place).is_some_and(|entry| entry.segment.is_some())
     }

@@ -32,7 +32,7 @@ use super::wheel::Millis;
 use crate::proto::Prepared;
 use bytes::Bytes;
 use smallvec::{SmallVec, smallvec};
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 /// Packets larger than this on average are not laid end to end. Copying them would cost more than the writes it saves,
@@ -51,21 +51,34 @@ struct Node {
     bytes: usize,
     depth: u32,
     users: u32,
+    /// The step that brought the first of `packets`.
+    step: u64,
     /// Which node the packet of `next.0` led to from here: the only way anybody looks for a child.
     next: (u64, Run),
     /// The whole run's frames end to end, once somebody needed them.
     sealed: Option<Bytes>,
     /// Where the whole run stands, once somebody kept it.
     home: Option<Home>,
-    /// Where the first packet of this node stands alone, once somebody kept a heavy run.
-    home_alone: Option<Home>,
 }
 
 pub struct Runs {
     nodes: Vec<Node>,
     free: Vec<Run>,
     steps: u64,
+    alone: Alone,
 }
+
+/// Where the packets of some steps stand alone: in one place for all runs that have them, because sessions that fall behind
+/// each at its own pace are at many runs, and wait for the same packets.
+#[derive(Default)]
+struct Alone {
+    homes: HashMap<u64, Home>,
+    /// How many were still there when they were searched last.
+    found: usize,
+}
+
+/// So few homes are not worth a search for those that are gone.
+const ALONE_MIN: usize = 64;
 
 /// One packet on its way to its receivers.
 pub struct Step<'r> {
@@ -82,12 +95,12 @@ impl Default for Runs {
             bytes: 0,
             depth: 0,
             users: 1,
+            step: 0,
             next: (0, EMPTY),
             sealed: None,
             home: None,
-            home_alone: None,
         };
-        Runs { nodes: vec![empty], free: Vec::new(), steps: 0 }
+        Runs { nodes: vec![empty], free: Vec::new(), steps: 0, alone: Alone::default() }
     }
 }
 
@@ -117,7 +130,11 @@ impl Runs {
 
     /// Gives memory back when there is room for many more runs than sessions. To be called once a turn.
     pub fn trim(&mut self, sessions: usize) {
-        if self.free.len() + 1 == self.nodes.len() && self.nodes.capacity() / 4 > sessions {
+        if self.free.len() + 1 < self.nodes.len() {
+            return;
+        }
+        self.alone.clear();
+        if self.nodes.capacity() / 4 > sessions {
             self.nodes.truncate(1);
             self.free.clear();
             self.nodes.trim();
@@ -171,10 +188,13 @@ impl Runs {
     ) -> (usize, Fates) {
         if !self.is_heavy(run) {
             self.seal(run);
-            let shared = self.nodes[run as usize].users > 1;
-            let mut home = self.nodes[run as usize].home;
+            let Node { depth, users, step, home: known, .. } = self.nodes[run as usize];
+            let mut home = known.or_else(|| if depth == 1 { self.alone.home(step) } else { None });
             let segment = || Segment::new(self.wire(run).clone(), self.path(run).cloned().collect(), now);
-            let put = chains.append(backlog, &mut home, shared, segment);
+            let put = chains.append(backlog, &mut home, users > 1, segment);
+            if depth == 1 && home != known {
+                self.alone.remember(step, home, chains);
+            }
             self.nodes[run as usize].home = home;
             return put;
         }
@@ -183,12 +203,16 @@ impl Runs {
         let shared_nodes = nodes.iter().rposition(|&at| self.nodes[at as usize].users > 1).map_or(0, |last| last + 1);
         let (mut bytes, mut fates) = (0, Fates::default());
         for (nth, &at) in nodes.iter().enumerate() {
-            let Node { packets, home_alone, .. } = &mut self.nodes[at as usize];
+            let Node { step, packets, .. } = &self.nodes[at as usize];
             for (nth_packet, packet) in packets.iter().enumerate() {
-                let mut nowhere = None;
-                let home = if nth_packet == 0 { &mut *home_alone } else { &mut nowhere };
+                // What a node has grown by is one session's: nobody knows which steps that were.
+                let known = if nth_packet == 0 { self.alone.home(*step) } else { None };
+                let mut home = known;
                 let segment = || Segment::laid_out(vec![Arc::clone(packet)], now);
-                let put = chains.append(backlog, home, nth < shared_nodes, segment);
+                let put = chains.append(backlog, &mut home, nth < shared_nodes, segment);
+                if nth_packet == 0 && home != known {
+                    self.alone.remember(*step, home, chains);
+                }
                 bytes += put.0;
                 fates.add(put.1);
             }
@@ -219,10 +243,10 @@ impl Runs {
             bytes: above.bytes + packet.websocket().len(),
             depth: above.depth + 1,
             users: 0,
+            step: self.steps,
             next: (0, EMPTY),
             sealed: None,
             home: None,
-            home_alone: None,
         };
         match self.free.pop() {
             Some(run) => {
@@ -250,6 +274,28 @@ impl Runs {
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.nodes.len() - 1 - self.free.len()
+    }
+}
+
+impl Alone {
+    fn home(&self, step: u64) -> Option<Home> {
+        self.homes.get(&step).copied()
+    }
+
+    fn remember(&mut self, step: u64, home: Option<Home>, chains: &Chains) {
+        self.homes.extend(home.map(|home| (step, home)));
+        if self.homes.len() > 2 * self.found.max(ALONE_MIN) {
+            self.homes.retain(|_, home| chains.is_there(home));
+            self.homes.trim();
+            self.found = self.homes.len();
+        }
+    }
+
+    /// Nobody is at a run any more, so nobody asks for what has been.
+    fn clear(&mut self) {
+        self.homes.clear();
+        self.homes.trim();
+        self.found = 0;
     }
 }
 
@@ -415,6 +461,56 @@ mod tests {
         runs.step(&large).extend(&mut run);
         runs.step(&large).extend(&mut run);
         assert_eq!(kept(&mut runs, run), [large.websocket().as_ptr(); 2]);
+    }
+
+    #[test]
+    fn large_packets_are_kept_once_for_runs_that_begin_at_different_ones() {
+        let mut runs = Runs::default();
+        let (mut chains, mut backlogs) = (Chains::default(), [const { VecDeque::new() }; 4]);
+        let mut sessions = [EMPTY; 4];
+        let large: Vec<_> = (0..1000).map(|nth| packet(&format!("{nth:2000}"))).collect();
+        let each = large[0].websocket().len();
+        // Each has a companion at the same run, which takes all, and is written in a turn of its own; so the last one has
+        // kept everything after the last packet, and the others are owed some.
+        let mut companions = [EMPTY; 4];
+        for (turn, packet) in large.iter().enumerate() {
+            let mut step = runs.step(packet);
+            sessions.iter_mut().chain(&mut companions).for_each(|run| step.extend(run));
+            let written = turn % 4;
+            runs.put_behind(sessions[written], &mut chains, &mut backlogs[written], 0);
+            runs.release(std::mem::take(&mut sessions[written]));
+            runs.release(std::mem::take(&mut companions[written]));
+        }
+        for (run, spans) in sessions.iter().zip(&mut backlogs).take(3) {
+            runs.put_behind(*run, &mut chains, spans, 0);
+        }
+        assert_eq!(chains.bytes(), large.len() * each);
+        assert!(backlogs.iter().all(|spans| spans.len() == 1), "{:?}", backlogs.map(|spans| spans.len()));
+        assert!(runs.alone.homes.len() <= large.len());
+        backlogs.iter_mut().for_each(|spans| chains.clear(spans));
+        sessions.iter().chain(&companions).for_each(|&run| runs.release(run));
+        runs.trim(0);
+        assert!(chains.is_empty() && runs.alone.homes.is_empty());
+    }
+
+    #[test]
+    fn homes_of_packets_that_have_left_are_forgotten() {
+        let mut runs = Runs::default();
+        let (mut chains, mut backlog) = (Chains::default(), VecDeque::new());
+        let mut busy = EMPTY;
+        runs.step(&packet("somebody is always at some run")).extend(&mut busy);
+        for _ in 0..10_000 {
+            let packet = packet("x");
+            let mut sessions = [EMPTY; 2];
+            let mut step = runs.step(&packet);
+            sessions.iter_mut().for_each(|run| step.extend(run));
+            runs.put_behind(sessions[0], &mut chains, &mut backlog, 0);
+            sessions.iter().for_each(|&run| runs.release(run));
+            chains.clear(&mut backlog);
+            runs.trim(2);
+        }
+        assert!(runs.alone.homes.len() <= 2 * ALONE_MIN + 1, "{}", runs.alone.homes.len());
+        runs.release(busy);
     }
 
     #[test]
