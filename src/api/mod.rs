@@ -189,7 +189,7 @@ pub struct Stats {
     pub cut_off: u64,
     /// Sessions closed because their client went over `events_per_second_max` or `bytes_per_second_max`.
     pub rate_limited: u64,
-    /// Requests refused by the protocol's rules.
+    /// Requests refused by the rules of Engine.IO and HTTP, bodies that are too long or too slow included.
     pub refused: u64,
     /// Connections over `connections_max`, and sessions over what a worker holds.
     pub connections_refused: u64,

@@ -99,13 +99,16 @@ pub fn spawn<A: App + 'static>(
                 .serve_connection(stream, service)
                 .with_upgrades();
             let mut serving = pin!(serving);
-            // How a connection ends is of no interest here: a request that was broken off told its session.
-            tokio::select! {
-                _ = serving.as_mut() => {}
+            let ended = tokio::select! {
+                ended = serving.as_mut() => ended,
                 _ = closing.wait_for(|closing| *closing) => {
                     serving.as_mut().graceful_shutdown();
-                    let _ = serving.await;
+                    serving.await
                 }
+            };
+            // Other ends are of no interest here: a request that was broken off told its session.
+            if ended.is_err_and(|error| error.is_parse()) {
+                connection.count_broken_rule();
             }
         }
         connection.take_stream().await;
@@ -262,7 +265,10 @@ impl<A: App + 'static> Connection<A> {
             Method::POST if is_binary(request.headers()) => Ask::PushBinary,
             Method::POST => match self.body(settings, request).await {
                 Ok(body) => Ask::Push(body),
-                Err(status) => return with_status(status),
+                Err(status) => {
+                    self.count_broken_rule();
+                    return with_status(status);
+                }
             },
             _ => Ask::Other,
         };

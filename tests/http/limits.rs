@@ -3,8 +3,8 @@
 use crate::support::client::{POLLING, WEBSOCKET, sid_of};
 use crate::support::http::{Connection, WAIT_MAX, get, post};
 use crate::support::websocket::Peer;
-use crate::support::{Fixture, Running, settings, stats};
-use crate::{assert_open, connected_session};
+use crate::support::{Fixture, Running, settings, stats, wait_for_stats};
+use crate::{assert_open, assert_refusals_counted, connected_session};
 use fanfare::{Io, Settings, Socket};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
@@ -100,10 +100,11 @@ fn a_body_that_comes_too_slowly_is_a_408_and_the_session_stays() {
     assert_took_a_deadline(|| assert_eq!(slow.response().brief(), (408, "")));
     slow.rest();
     assert_open(fixture.address(), &target);
+    assert_refusals_counted(&fixture, 1);
 }
 
 #[test]
-fn a_head_over_the_limit_is_a_431() {
+fn a_head_that_is_too_long_or_cannot_be_read_is_refused_and_counted() {
     use std::io::Write as _;
     let fixture = Fixture::new(settings());
     let mut connection = Connection::open(fixture.address());
@@ -111,6 +112,12 @@ fn a_head_over_the_limit_is_a_431() {
     // The server may close before it has read all of it.
     let _ = connection.reader.get_mut().write_all(head.as_bytes());
     assert_eq!(connection.response().status, 431);
+    connection.close();
+    let mut connection = Connection::open(fixture.address());
+    connection.write("GET\x01 / HTTP/1.1\r\n\r\n");
+    assert_eq!(connection.response().status, 400);
+    connection.rest();
+    wait_for_stats(&fixture.io, |stats| stats.refused == 2);
     assert_eq!(get(fixture.address(), POLLING).status, 200);
 }
 

@@ -66,6 +66,7 @@ fn a_body_of_exactly_the_limit_is_taken_and_one_byte_more_is_a_413() {
     chunked.write(format!("{head}{size:x}\r\n{body}\r\n0\r\n\r\n"));
     assert_eq!(chunked.response().brief(), (413, ""));
     assert_open(address, &target);
+    assert_refusals_counted(&fixture, 2);
 }
 
 #[test]
