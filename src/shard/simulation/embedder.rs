@@ -6,6 +6,7 @@ use super::super::arena::Key;
 use super::super::drive::App;
 use super::super::feeds::{EVENT_BYTES, whole_key};
 use super::super::mail::{Acked, Event, Target};
+use super::super::runs::LAID_OUT_BYTES_MAX;
 use super::super::sockets::{Socket, SocketState, Unsent};
 use super::oracle::{Oracle, head};
 use crate::proto::fuzzing::Random;
@@ -30,14 +31,16 @@ pub struct State {
     undecided: Vec<(u16, Key<Socket>)>,
     /// Numbers of emits, and tokens.
     next: u64,
+    /// Most broadcasts are larger than what is laid end to end.
+    large: bool,
     /// Only answers what comes, does nothing by itself.
     pub quiet: bool,
 }
 
 impl Embedder {
-    pub fn new(oracle: Oracle, seed: u64) -> Embedder {
+    pub fn new(oracle: Oracle, seed: u64, large: bool) -> Embedder {
         let random = Random::new(seed);
-        let state = State { oracle, random, undecided: Vec::new(), next: 0, quiet: false };
+        let state = State { oracle, random, undecided: Vec::new(), next: 0, large, quiet: false };
         Embedder { state: RefCell::new(state) }
     }
 }
@@ -207,7 +210,11 @@ impl State {
         let mut target = target.clone();
         let fate = self.fate(shard, &mut target);
         let name = if target.key.is_some() { "feed" } else { "cast" };
-        let padding = if self.random.one_in(6) { self.random.below(1200) } else { self.random.below(40) };
+        let padding = match (self.random.one_in(6), self.large) {
+            (true, _) => self.random.below(1200),
+            (false, true) => LAID_OUT_BYTES_MAX + self.random.below(400),
+            (false, false) => self.random.below(40),
+        };
         let binary = self.random.one_in(8).then(|| Bytes::from(self.random.bytes(200)));
         let (kind, hole) = if binary.is_some() { ("51-", r#",{"_placeholder":true,"num":0}"#) } else { ("2", "") };
         let data = format!("[\"{name}\",{from},{number},\"{}\"{hole}]", "x".repeat(padding));
@@ -248,11 +255,11 @@ impl State {
         }
     }
 
-    /// A key: some are so long that two more or less fill a window. Large events would too, but keys are sent to nobody.
+    /// A key: some are so long that two more or less fill a window. Large events do that too, but keys are sent to nobody.
     fn key(&mut self, shard: &Shard) -> Box<str> {
         let key = *self.random.pick(&KEYS);
         let half = shard.settings.outbox_bytes_max / 2 - EVENT_BYTES - 300;
-        let rest = if self.random.one_in(4) { half } else { 0 };
+        let rest = if self.random.one_in(4) && !self.large { half } else { 0 };
         (key.to_owned() + &"x".repeat(rest)).into()
     }
 

@@ -54,7 +54,8 @@ impl World {
     pub fn new(seed: u64, trace: bool) -> World {
         let mut random = Random::new(seed);
         let shards = 2 + random.below(3) as u16;
-        let settings = Arc::new(settings(&mut random));
+        let large = random.one_in(4);
+        let settings = Arc::new(settings(&mut random, large));
         let key = |random: &mut Random| std::array::from_fn(|_| random.next() as u8);
         let oracle = Oracle::new(shards, settings.rooms_per_socket_max, trace);
         let clients = 60 + random.below(140);
@@ -68,10 +69,11 @@ impl World {
             mailboxes: (0..shards).map(|_| VecDeque::new()).collect(),
             network: Network::new(shards),
             clients: (0..clients).map(|_| Client::new(temper(&mut random))).collect(),
-            app: Embedder::new(oracle, random.next()),
+            app: Embedder::new(oracle, random.next(), large),
             meter: Meter::new(&settings),
             settings,
-            write_budget: 40 + random.below(200),
+            // Large events leave one by one.
+            write_budget: (40 + random.below(200)) * if large { 5 } else { 1 },
             quiet: false,
             random,
         }
@@ -495,7 +497,8 @@ fn add(total: &mut Counters, more: &Counters) {
     total.bytes_out += more.bytes_out;
 }
 
-fn settings(random: &mut Random) -> Settings {
+/// With `large` events there is as much more room for them.
+fn settings(random: &mut Random, large: bool) -> Settings {
     let ping_spread = random.one_in(2);
     let mut limit = |least: usize, span: usize| if random.one_in(3) { least + random.below(span) } else { 0 };
     let (events_per_second_max, bytes_per_second_max) = (limit(5, 60), limit(300, 10_000));
@@ -510,7 +513,7 @@ fn settings(random: &mut Random) -> Settings {
         connect_timeout: ms(2_000, 8_000),
         // Longer than a healthy client may have to wait.
         outbox_age_max: ms(PATIENCE_MS as usize, 4_000),
-        outbox_bytes_max: 60_000 + random.below(80_000),
+        outbox_bytes_max: (60_000 + random.below(80_000)) * if large { 12 } else { 1 },
         // Packets are some 300 bytes here, with what they cost beside their data.
         lag_bytes_max: 300 << random.below(12),
         outbox_watermark: 500 + random.below(20_000),
