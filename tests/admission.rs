@@ -2,10 +2,10 @@
 
 mod support;
 
-use fanfare::{CloseReason, IpNet, ProxyProtocol, Settings, Socket, Stats};
+use fanfare::{CloseReason, IpNet, ProxyProtocol, Settings, Socket};
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
-use support::client::{POLLING, WEBSOCKET, sid_of};
+use support::client::{POLLING, WEBSOCKET, session_of};
 use support::http::{Connection, Response, UPGRADE, WAIT_MAX};
 use support::websocket::{CLOSE, Peer};
 use support::{Fixture, block_on, settings, stats};
@@ -19,10 +19,6 @@ impl Fixture {
         Fixture::with(settings, |main| {
             main.on_event("address", |socket: Socket| socket.handshake().address().to_string());
         })
-    }
-
-    fn stats(&self) -> Stats {
-        stats(&self.io)
     }
 
     /// A handshake by polling, as `from` has it in its headers.
@@ -54,10 +50,6 @@ fn behind_a_proxy() -> Settings {
 
 fn proxied() -> Settings {
     Settings { proxy_protocol: ProxyProtocol::Required, ..behind_a_proxy() }
-}
-
-fn session_of(handshake: &Response) -> String {
-    format!("{POLLING}&sid={}", sid_of(&handshake.body))
 }
 
 fn assert_asked_to_come_back(response: &Response, message: &str) {
@@ -117,8 +109,8 @@ fn polling_clients_of_a_proxy_have_places_of_their_own_until_their_sessions_end(
         assert_asked_to_come_back(&handshake(&ADA), "Too many connections from this address");
     }
     assert_eq!((handshake(&BOB).status, handshake(&BOB).status, handshake(&BOB).status), (200, 200, 503));
-    assert_eq!(fixture.stats().addresses_refused, 4);
-    assert_eq!(fixture.stats().refused, 0, "they broke no rule");
+    assert_eq!(stats(&fixture.io).addresses_refused, 4);
+    assert_eq!(stats(&fixture.io).refused, 0, "they broke no rule");
     // The session ends with the poll that is told of its end.
     assert_eq!(Connection::open(fixture.address()).post(&first, "1").status, 200);
     assert_eq!(Connection::open(fixture.address()).get(&first).brief(), (200, "6"));
@@ -209,7 +201,7 @@ fn the_header_of_a_connection_says_whose_it_is() {
     // Its client is another proxy, which speaks for one of its own.
     let mut connection = connection_of(&fixture, &v1("10.1.2.3"));
     assert_eq!(address_over(&mut connection, &ADA), "198.51.100.7:0");
-    assert_eq!(fixture.stats().proxy_headers_refused, 0);
+    assert_eq!(stats(&fixture.io).proxy_headers_refused, 0);
 }
 
 #[test]
@@ -265,7 +257,7 @@ fn a_connection_without_a_header_that_counts_is_closed() {
         let mut connection = connection_of(&fixture, &bytes);
         assert_eq!(connection.rest(), b"", "{}", bytes.escape_ascii());
     }
-    assert_eq!(fixture.stats().proxy_headers_refused, closed);
+    assert_eq!(stats(&fixture.io).proxy_headers_refused, closed);
     assert_eq!(connection_of(&fixture, &v2(None)).get(POLLING).status, 200, "others are served");
 }
 
@@ -274,7 +266,7 @@ fn a_header_of_somebody_who_is_no_trusted_proxy_does_not_count() {
     let fixture = Fixture::new(Settings { trusted_proxies: networks(&["127.0.0.2/32"]), ..proxied() });
     let mut connection = Connection::open(fixture.address());
     assert_eq!(connection.rest(), b"");
-    assert_eq!(fixture.stats().proxy_headers_refused, 1);
+    assert_eq!(stats(&fixture.io).proxy_headers_refused, 1);
     let anybody = Fixture::new(Settings { trusted_proxies: Vec::new(), ..proxied() });
     assert_eq!(address_over(&mut connection_of(&anybody, &v1("198.51.100.7")), &[]), "198.51.100.7:4711");
 }
@@ -305,7 +297,7 @@ fn handshakes_over_the_limit_are_asked_to_come_back_later_and_sessions_go_on() {
         assert!(response.header("retry-after").is_some() && response.header("connection") == Some("close"));
     }
     assert!(refused > 0 && !websockets.is_empty());
-    assert_eq!(fixture.stats().handshakes_refused, refused + websockets.len() as u64);
+    assert_eq!(stats(&fixture.io).handshakes_refused, refused + websockets.len() as u64);
 }
 
 // ---- how much a client may say
@@ -320,7 +312,7 @@ fn a_websocket_that_says_too_much_is_closed_with_1008() {
     assert_eq!(peer.frame(), (CLOSE, 1008u16.to_be_bytes().to_vec()));
     peer.wait_for_end();
     assert_eq!(fixture.end(), CloseReason::RateLimited);
-    assert_eq!(fixture.stats().rate_limited, 1);
+    assert_eq!(stats(&fixture.io).rate_limited, 1);
 }
 
 #[test]
@@ -347,7 +339,7 @@ fn limits_and_proxies_that_change_hold_for_those_who_are_there() {
     assert_asked_to_come_back(&second, "Too many connections from this address");
     peer.write(flood_of_events());
     assert_eq!(peer.frame(), (CLOSE, 1008u16.to_be_bytes().to_vec()));
-    assert_eq!(fixture.stats().rate_limited, 1);
+    assert_eq!(stats(&fixture.io).rate_limited, 1);
     assert_eq!(fixture.io.reload(settings()).expect("they were allowed before").kept(), [""; 0]);
 }
 
@@ -368,5 +360,5 @@ fn a_post_that_says_too_much_is_a_429_and_ends_its_session() {
     assert_eq!(response.brief(), (429, r#"{"code":4,"message":"Rate limit"}"#));
     assert_eq!(fixture.end(), CloseReason::RateLimited);
     assert_eq!(connection.get(&target).brief(), (400, r#"{"code":1,"message":"Session ID unknown"}"#));
-    assert_eq!(fixture.stats().rate_limited, 1);
+    assert_eq!(stats(&fixture.io).rate_limited, 1);
 }

@@ -8,11 +8,10 @@ use super::{EmitError, args, local};
 use crate::proto::id::IdText;
 use crate::proto::{Id, Prepared, socketio};
 use crate::settings::Policy;
-use crate::shard::Shard;
 use crate::shard::arena::Key;
-use crate::shard::feeds;
 use crate::shard::session::Handshake;
 use crate::shard::sockets::{self, Unsent};
+use crate::shard::{Shard, feeds, millis};
 use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -249,7 +248,7 @@ impl Socket {
             Err(error) => return AckFuture::failed(AckError::Encode(error)),
         };
         let (sender, receiver) = oneshot::channel();
-        let timeout_ms = timeout.map(|timeout| u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX));
+        let timeout_ms = timeout.map(millis);
         let namespace = Arc::clone(&self.0.place.namespace);
         let done = self.act(move |shard, key| {
             let token = local::expect_ack(sender);

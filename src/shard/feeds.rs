@@ -33,7 +33,7 @@ use super::mail::{Counts, Mail, Target};
 use super::session::Session;
 use super::slack::Slack as _;
 use super::sockets::{Socket, SocketState};
-use super::{Millis, Shard, Timer};
+use super::{Millis, Shard, Timer, millis};
 use crate::proto::{Fate, Prepared};
 use crate::settings::Policy;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -363,7 +363,7 @@ impl Shard {
         };
         let (Fate::Conflated(_), Some(key)) = (packet.fate(), &target.key) else { return None };
         let rule = self.settings.feed(&target.namespace, room)?;
-        let every = rule.conflate_every?.as_millis() as Millis;
+        let every = millis(rule.conflate_every?);
         let members = self.member_count(target);
         if members == 0 && !rule.retain {
             return None; // nobody would get it

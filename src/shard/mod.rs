@@ -60,8 +60,8 @@ use slack::Slack as _;
 use sockets::Socket;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
-pub use wheel::Millis;
 use wheel::Wheel;
+pub use wheel::{Millis, millis};
 
 pub struct Shard {
     number: u16,

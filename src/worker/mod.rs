@@ -48,7 +48,7 @@ use crate::shard::drive::{self, App};
 use crate::shard::mail::{Ending, Mail, Request};
 use crate::shard::session::{Conn, Handshake, Session};
 use crate::shard::slack::Slack as _;
-use crate::shard::{Millis, Shard};
+use crate::shard::{Millis, Shard, millis};
 use admission::{Admission, Admitted};
 use exchanges::{Exchanges, Waiting};
 use front_door::Date;
@@ -451,7 +451,7 @@ impl<A: App + 'static> Worker<A> {
             return self.shut_down();
         }
         let grace = self.shard.borrow().settings().shutdown_grace;
-        self.shard_now().drain(Millis::try_from(over.as_millis()).unwrap_or(Millis::MAX));
+        self.shard_now().drain(millis(over));
         self.ends_by.set(Instant::now().checked_add(over.saturating_add(grace)));
         self.drain.update(|drain| Drain { is_on: true, ..drain });
     }

@@ -1,7 +1,7 @@
 //! Endings: a server that closes or drains, and what everybody is told.
 
-use crate::support::client::{Client, POLLING, WEBSOCKET, clients_on_both_workers};
-use crate::support::http::{Connection, WAIT_MAX, get, post};
+use crate::support::client::{Client, POLLING, WEBSOCKET, clients_on_both_workers, connected_session, sid_of};
+use crate::support::http::{Connection, WAIT_MAX, get};
 use crate::support::{Running, block_on, settings, stats, wait_for_stats};
 use crate::{ends_of, next, with_sockets};
 use fanfare::proto::Id;
@@ -63,14 +63,9 @@ fn a_closed_server_tells_everyone_and_refuses_everything() {
 
 /// Opens clients on both workers, some of them polling, until there are this many of both kinds.
 fn crowd(server: &Running, websockets: usize, pollers: usize) -> (Vec<Client>, Vec<String>) {
-    let polling = |_| {
-        let opened = get(server.address(), POLLING);
-        let target = format!("{POLLING}&sid={}", &opened.body[9..29]);
-        assert_eq!(post(server.address(), &target, "40").status, 200);
-        assert!(get(server.address(), &target).body.starts_with("40"));
-        target
-    };
-    ((0..websockets).map(|_| Client::connect(server.address())).collect(), (0..pollers).map(polling).collect())
+    let address = server.address();
+    let clients = (0..websockets).map(|_| Client::connect(address)).collect();
+    (clients, (0..pollers).map(|_| connected_session(address)).collect())
 }
 
 #[test]
@@ -190,7 +185,7 @@ fn a_request_that_ends_after_closing_has_begun_is_answered_whichever_worker_its_
     // A session begins on the worker that its connection is of.
     let open = || {
         let mut connection = Connection::open(server.address());
-        let sid = connection.get(POLLING).body[9..29].to_owned();
+        let sid = sid_of(&connection.get(POLLING).body).to_owned();
         (Id::parse(&sid).expect("one of ours").shard(), connection, sid)
     };
     let (owner, _, sid) = open();

@@ -1,6 +1,6 @@
 //! Engine: sessions without Socket.IO.
 
-use crate::support::client::Client;
+use crate::support::client::{Client, sid_of};
 use crate::support::http::{get, post};
 use crate::support::websocket::BINARY;
 use crate::support::{Running, settings};
@@ -59,7 +59,7 @@ fn the_engine_alone_speaks_polling_too() {
     let target = "/engine.io/?EIO=4&transport=polling";
     let handshake = get(server.address(), target).body;
     let conn = next(&opens);
-    assert_eq!(&handshake[9..29], conn.id());
+    assert_eq!(sid_of(&handshake), conn.id());
     let target = format!("{target}&sid={}", conn.id());
     assert_eq!(post(server.address(), &target, "4a\x1ebAQL/\x1e4b").brief(), (200, "ok"));
     assert_eq!(get(server.address(), &target).body, "4a\x1ebAQL/\x1e4b");

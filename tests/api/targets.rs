@@ -1,6 +1,6 @@
 //! Targets: whom a broadcast reaches, in which order, what is counted, and what an emit says became of it.
 
-use crate::support::client::{Client, POLLING, clients_on_both_workers};
+use crate::support::client::{Client, clients_on_both_workers, connected_session};
 use crate::support::http::{get, post};
 use crate::support::{Running, block_on, settings, stats, wait_for_stats};
 use crate::{ends_of, next, reached, with_sockets};
@@ -230,10 +230,7 @@ fn whoever_awaits_an_emit_waits_for_the_busiest_worker() {
 fn a_volatile_packet_is_dropped_and_counted_if_its_client_has_no_poll_pending() {
     let io = Io::with_settings(settings());
     let (server, sockets) = with_sockets(&io);
-    let handshake = get(server.address(), POLLING).body;
-    let target = format!("{POLLING}&sid={}", &handshake[9..29]);
-    assert_eq!(post(server.address(), &target, "40").brief(), (200, "ok"));
-    assert!(get(server.address(), &target).body.starts_with("40{"));
+    let target = connected_session(server.address());
     let socket = next(&sockets);
     socket.volatile().emit("lost", &1).expect("no error");
     let counts = block_on(io.volatile().emit_and_count("lost", &2).expect("no error")).expect("counts");
@@ -272,11 +269,8 @@ fn a_socket_knows_on_its_own_thread_what_waits_for_its_client() {
     });
     io.of("/").on_event("backlog", |socket: Socket| socket.backlog().expect("its own thread").bytes);
     let (server, sockets) = with_sockets(&io);
-    let handshake = get(server.address(), POLLING).body;
-    let target = format!("{POLLING}&sid={}", &handshake[9..29]);
+    let target = connected_session(server.address());
     let say = |packet: &str| assert_eq!(post(server.address(), &target, packet).brief(), (200, "ok"));
-    say("40");
-    assert!(get(server.address(), &target).body.starts_with("40{"));
     assert_eq!(next(&sockets).backlog(), None, "this is another thread");
     say(r#"420["backlog"]"#);
     assert_eq!(get(server.address(), &target).body, "430[0]");

@@ -1,11 +1,11 @@
 //! Handshake: what an answer to it says, in how many pieces it may come, and the cookie.
 
 use crate::cors::{GOOD, listed};
-use crate::support::client::{POLLING, WEBSOCKET, sid_of};
+use crate::support::client::{POLLING, WEBSOCKET, session_of, sid_of};
 use crate::support::http::{Connection, UPGRADE, get, post};
 use crate::support::websocket::Peer;
 use crate::support::{Fixture, settings};
-use crate::{BAD_REQUEST, Headers, assert_refused, session_of};
+use crate::{BAD_REQUEST, Headers, assert_refused};
 use fanfare::Settings;
 use std::io::Read as _;
 use std::time::Duration;

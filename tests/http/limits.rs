@@ -1,10 +1,10 @@
 //! Limits: deadlines, sizes, places, and a crowd that does not hold up those inside.
 
-use crate::support::client::{POLLING, WEBSOCKET, sid_of};
+use crate::support::client::{POLLING, WEBSOCKET, connected_session, sid_of};
 use crate::support::http::{Connection, WAIT_MAX, get, post};
 use crate::support::websocket::Peer;
 use crate::support::{Fixture, Running, settings, stats, wait_for_stats};
-use crate::{assert_open, assert_refusals_counted, connected_session};
+use crate::{assert_open, assert_refusals_counted};
 use fanfare::{Io, Settings, Socket};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};

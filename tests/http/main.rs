@@ -14,7 +14,7 @@ mod support;
 use fanfare::proto::Id;
 use fanfare::{Args, Settings, Socket};
 use std::net::SocketAddr;
-use support::client::{POLLING, sid_of, worker_of};
+use support::client::{POLLING, session_of, sid_of, worker_of};
 use support::http::{Connection, Response, get, post};
 use support::{Fixture, stats};
 
@@ -32,20 +32,6 @@ impl Fixture {
 /// The target of a new polling session's requests.
 fn open_session(address: SocketAddr) -> String {
     session_of(&get(address, POLLING))
-}
-
-fn session_of(handshake: &Response) -> String {
-    assert_eq!(handshake.status, 200, "{handshake:?}");
-    format!("{POLLING}&sid={}", sid_of(&handshake.body))
-}
-
-/// The same for a session whose client is in the main namespace and knows it.
-fn connected_session(address: SocketAddr) -> String {
-    let target = open_session(address);
-    assert_eq!(post(address, &target, "40").brief(), (200, "ok"));
-    let answer = get(address, &target);
-    assert!(answer.body.starts_with(r#"40{"sid":""#), "{answer:?}");
-    target
 }
 
 fn assert_open(address: SocketAddr, target: &str) {

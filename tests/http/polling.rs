@@ -1,9 +1,9 @@
 //! Polling: polls and pushes of a session, over whichever connections they come, and how they end it.
 
-use crate::support::client::POLLING;
+use crate::support::client::{POLLING, connected_session, session_of};
 use crate::support::http::{Connection, get, post};
 use crate::support::{Fixture, settings};
-use crate::{assert_gone, assert_open, assert_refusals_counted, connected_session, pairs, session_of};
+use crate::{assert_gone, assert_open, assert_refusals_counted, pairs};
 use fanfare::{CloseReason, Settings};
 
 #[test]

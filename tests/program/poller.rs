@@ -1,7 +1,7 @@
 //! Poller: a Socket.IO client that polls, each time over a connection of its own.
 
 use crate::program::Program;
-use crate::support::client::{POLLING, sid_of};
+use crate::support::client::{POLLING, place, session_of};
 use crate::support::http::Connection;
 use serde_json::Value;
 use std::collections::VecDeque;
@@ -9,7 +9,8 @@ use std::net::SocketAddr;
 
 pub struct Poller {
     address: SocketAddr,
-    sid: String,
+    /// Of its requests.
+    target: String,
     namespace: &'static str,
     waiting: VecDeque<String>,
     acks: u32,
@@ -21,31 +22,26 @@ impl Poller {
     }
 
     pub fn connect_to(program: &Program, namespace: &'static str) -> Poller {
-        let opened = program.get(POLLING);
-        let sid = sid_of(&opened.body).to_owned();
-        let mut client = Poller { address: program.address, sid, namespace, waiting: VecDeque::new(), acks: 0 };
+        let target = session_of(&program.get(POLLING));
+        let mut client = Poller { address: program.address, target, namespace, waiting: VecDeque::new(), acks: 0 };
         client.push(&format!("40{}", client.prefix()));
         assert!(client.next().starts_with(&format!("40{}{{\"sid\"", client.prefix())));
         client
     }
 
     fn prefix(&self) -> String {
-        if self.namespace == "/" { String::new() } else { format!("{},", self.namespace) }
-    }
-
-    fn path(&self) -> String {
-        format!("{POLLING}&sid={}", self.sid)
+        place(self.namespace)
     }
 
     fn push(&self, packet: &str) {
-        let pushed = Connection::open(self.address).post(&self.path(), packet);
+        let pushed = Connection::open(self.address).post(&self.target, packet);
         assert_eq!(pushed.brief(), (200, "ok"));
     }
 
     /// The next packet.
     pub fn next(&mut self) -> String {
         while self.waiting.is_empty() {
-            let polled = Connection::open(self.address).get(&self.path());
+            let polled = Connection::open(self.address).get(&self.target);
             assert_eq!(polled.status, 200, "{}", polled.body);
             self.waiting.extend(polled.body.split('\x1e').map(str::to_owned));
         }

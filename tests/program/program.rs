@@ -67,8 +67,7 @@ impl Program {
     }
 
     pub fn with_file(name: &str, text: &str, words: &[&str]) -> Program {
-        let file = scratch(name).join("fanfare.toml");
-        std::fs::write(&file, text).unwrap();
+        let file = config_file(name, text);
         Program::start(&[&["--config", file.to_str().unwrap()], words].concat())
     }
 
@@ -114,6 +113,13 @@ impl Drop for Program {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// A configuration for one test.
+pub fn config_file(name: &str, text: &str) -> PathBuf {
+    let file = scratch(name).join("fanfare.toml");
+    std::fs::write(&file, text).unwrap();
+    file
 }
 
 /// An empty directory for one test.

@@ -1,7 +1,7 @@
 //! Reloading: a configuration that is reread while it serves.
 
 use crate::poller::Poller;
-use crate::program::{KEY, Program, TABLES, command, scratch};
+use crate::program::{KEY, Program, TABLES, command, config_file};
 use crate::support::client::{Client, POLLING};
 use crate::support::http::Connection;
 use serde_json::{Value, json};
@@ -18,8 +18,7 @@ struct Reloading {
 
 impl Reloading {
     fn start(name: &str, text: &str, words: &[&str]) -> Reloading {
-        let file = scratch(name).join("fanfare.toml");
-        std::fs::write(&file, text).unwrap();
+        let file = config_file(name, text);
         Reloading::of(command(&[&["serve", "--config", file.to_str().unwrap()], words].concat()), file)
     }
 

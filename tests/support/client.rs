@@ -1,6 +1,7 @@
 //! Client: a Socket.IO client over WebSocket that shows every packet, and what all tests know of sessions.
 
 use super::Running;
+use super::http::{Response, get, post};
 use super::websocket::{CLOSE, Peer, TEXT};
 use fanfare::proto::Id;
 use std::net::SocketAddr;
@@ -12,6 +13,21 @@ pub const WEBSOCKET: &str = "/socket.io/?EIO=4&transport=websocket";
 pub fn sid_of(open_packet: &str) -> &str {
     let sid = open_packet.strip_prefix(r#"0{"sid":""#).and_then(|rest| rest.get(..20));
     sid.unwrap_or_else(|| panic!("no open packet: {open_packet}"))
+}
+
+/// The target of a polling session's requests, from the answer to its handshake.
+pub fn session_of(handshake: &Response) -> String {
+    assert_eq!(handshake.status, 200, "{handshake:?}");
+    format!("{POLLING}&sid={}", sid_of(&handshake.body))
+}
+
+/// The target of a new session whose client polls, is in the main namespace, and knows it.
+pub fn connected_session(address: SocketAddr) -> String {
+    let target = session_of(&get(address, POLLING));
+    assert_eq!(post(address, &target, "40").brief(), (200, "ok"));
+    let answer = get(address, &target);
+    assert!(answer.body.starts_with(r#"40{"sid":""#), "{answer:?}");
+    target
 }
 
 /// The worker that a session lives on.
@@ -99,7 +115,7 @@ impl Client {
 }
 
 /// How packets name a namespace.
-fn place(namespace: &str) -> String {
+pub fn place(namespace: &str) -> String {
     if namespace == "/" { String::new() } else { format!("{namespace},") }
 }
 
